@@ -1,0 +1,97 @@
+"""Components: frozen, keyword-only dataclasses whose fields are checked when they are built.
+
+Every rule, attack, model or data set that a config can name is one. A range is part of the field's type
+(`Annotated[float, Ge(0), Lt(0.5)]`), so that Python users and config users read the same message.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+AssumedFraction = Annotated[float, Ge(0), Lt(0.5)]
+"""What the server believes the fraction of malicious clients to be (ε of the literature); never the truth."""
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(1)]
+Index = Annotated[int, Ge(0)]
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+class FieldError(ValueError):
+    """A field has a value that it cannot have; `field` names it, the message says what is allowed."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        self.message = message
+        super().__init__(f"{field}: {message}" if field else message)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def component(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen, keyword-only dataclass that checks its fields' types and ranges when it is built.
+
+    A `__post_init__` of the class runs after the check, for what several fields must satisfy together.
+
+    Raises:
+        FieldError: (on building) a value of the wrong type or out of range, naming field, value and what is allowed.
+    """
+    inner = getattr(cls, "__post_init__", None)
+
+    def __post_init__(self: Any) -> None:
+        check_fields(type(self), {name: getattr(self, name) for name in _adapters(type(self))})
+        if inner is not None:
+            inner(self)
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def check_fields(cls: type[Any], values: Mapping[str, Any]) -> None:
+    """Check `values` against the annotations of the dataclass `cls`; unknown names are the caller's affair."""
+    for name, value in values.items():
+        adapter = _adapters(cls).get(name)
+        if adapter is None:
+            continue
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            raise FieldError(name, _explain(value, error)) from None
+
+
+_known: dict[type[Any], dict[str, TypeAdapter[Any]]] = {}
+
+
+def _adapters(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
+    """One checker per field that holds plain values; fields that hold other components check themselves."""
+    if cls not in _known:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        names = [field.name for field in dataclasses.fields(cls) if field.init]
+        _known[cls] = {name: TypeAdapter(hints[name], config=_STRICT) for name in names if _is_plain(hints[name])}
+    return _known[cls]
+
+
+def _is_plain(hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Literal:
+        return True
+    if typing.get_origin(hint) is Annotated:
+        return _is_plain(typing.get_args(hint)[0])
+    inner = [part for part in typing.get_args(hint) if part is not Ellipsis]
+    return all(_is_plain(part) for part in inner) if inner else hint in (int, float, str, bool, type(None))
+
+
+def _explain(value: Any, error: ValidationError) -> str:
+    reasons: list[str] = []
+    for entry in error.errors():
+        reason = entry["msg"].removeprefix("Input should be ")
+        if reason not in reasons:
+            reasons.append(reason)
+    return f"must be {' or '.join(reasons)}, got {value!r}"

@@ -1,0 +1,79 @@
+"""A model as one flat vector, and what happens to its buffers.
+
+Parameters travel as a `(d,)` vector in the order of `named_parameters()`. Buffers (BatchNorm's running statistics) are
+not parameters: no attack scales them and no rule sees them. Floating ones are averaged over the kept clients, integer
+ones (counters) are taken from the global model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.types import Buffers, Updates, Vector, Weights
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """Where each named parameter lies in the flat vector."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "ParameterLayout":
+        """The layout of `model`'s parameters, in the order of `named_parameters()`."""
+        named = list(model.named_parameters())
+        shapes = tuple(parameter.shape for _, parameter in named)
+        return cls(tuple(name for name, _ in named), shapes, tuple(shape.numel() for shape in shapes))
+
+    @property
+    def num_parameters(self) -> int:
+        """d, the length of the vector."""
+        return sum(self.sizes)
+
+    def flatten(self, model: nn.Module) -> Vector:
+        """The parameters of `model` as a new `(d,)` float32 vector."""
+        return torch.cat([parameter.detach().reshape(-1).float() for parameter in model.parameters()])
+
+    def views(self, vector: Vector) -> dict[str, Tensor]:
+        """The named parameters as views into `vector` `(d,)`: writing to one writes to the vector."""
+        if vector.shape != (self.num_parameters,):
+            raise ValueError(f"expected a vector of {self.num_parameters} parameters, got shape {tuple(vector.shape)}")
+        parts = vector.split(list(self.sizes))
+        return {name: part.view(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
+
+    def stacked_views(self, matrix: Updates) -> dict[str, Tensor]:
+        """The named parameters of k models as views `(k, *shape)` into `matrix` `(k, d)`."""
+        parts = matrix.split(list(self.sizes), dim=1)
+        return {
+            name: part.unflatten(1, shape) if shape else part.squeeze(1)
+            for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
+        }
+
+
+def clone_buffers(model: nn.Module) -> Buffers:
+    """The buffers of `model`, copied."""
+    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+
+
+def average_buffers(global_buffers: Buffers, client_buffers: Mapping[str, Tensor], shares: Weights) -> Buffers:
+    """Average the clients' floating-point buffers by `shares`; integer buffers stay the global model's.
+
+    Args:
+        global_buffers: the global model's buffers, by name.
+        client_buffers: by name, the clients' buffers stacked `(n, *shape)`.
+        shares: `(n,)`, summing to 1, zero for a client that was not kept (its buffers are not read).
+    """
+    kept = (shares > 0).nonzero().squeeze(1)
+    merged: Buffers = {}
+    for name, current in global_buffers.items():
+        if name in client_buffers and current.is_floating_point():
+            stacked = client_buffers[name][kept.to(client_buffers[name].device)]
+            weights = shares[kept].to(device=stacked.device, dtype=stacked.dtype)
+            merged[name] = torch.tensordot(weights / weights.sum(), stacked, dims=1).to(current.device)
+        else:
+            merged[name] = current.clone()
+    return merged
