@@ -1,0 +1,29 @@
+"""The coordinate-wise median.
+
+Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", ICML 2018,
+https://arxiv.org/abs/1803.01498
+"""
+
+from fedrobust.aggregators.base import Aggregate, checked
+from fedrobust.component import component
+from fedrobust.statistics.order_statistics import mean_of_order_statistics
+from fedrobust.types import Updates, Weights
+
+
+@component
+class CoordinateMedian:
+    """Take the median of each coordinate; for an even number of clients the midpoint of the two middle values.
+
+    Yin et al., ICML 2018, https://arxiv.org/abs/1803.01498 (option I)
+    Departs: nothing. The server's weights are ignored: every client counts once.
+    """
+
+    def __call__(self, updates: Updates, weights: Weights | None = None) -> Aggregate:
+        """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.
+
+        Raises:
+            ValueError: updates or weights of the wrong shape, type or range.
+        """
+        checked(updates, weights)
+        n = len(updates)
+        return Aggregate(update=mean_of_order_statistics(updates, (n - 1) // 2, n // 2 + 1))

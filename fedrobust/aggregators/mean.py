@@ -1,0 +1,28 @@
+"""The weighted mean: federated averaging, optimal without attackers and at the mercy of a single one.
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+https://arxiv.org/abs/1602.05629
+"""
+
+from fedrobust.aggregators.base import Aggregate, checked
+from fedrobust.component import component
+from fedrobust.statistics.gram import weighted_combination
+from fedrobust.types import Updates, Weights
+
+
+@component
+class Mean:
+    """Average the updates by the server's weights.
+
+    McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629
+    Departs: nothing.
+    """
+
+    def __call__(self, updates: Updates, weights: Weights | None = None) -> Aggregate:
+        """Aggregate `updates` `(n, d)` under `weights` `(n,)`; the shares are the normalised weights.
+
+        Raises:
+            ValueError: updates or weights of the wrong shape, type or range.
+        """
+        shares = checked(updates, weights)
+        return Aggregate(update=weighted_combination(updates, shares), shares=shares)

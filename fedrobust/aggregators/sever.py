@@ -1,0 +1,61 @@
+"""Sever's filter as an aggregation rule: drop, round by round, whoever lies farthest out in the top direction.
+
+Diakonikolas et al., "Sever: A Robust Meta-Algorithm for Stochastic Optimization", ICML 2019,
+https://arxiv.org/abs/1803.02815
+"""
+
+from itertools import pairwise
+
+from fedrobust.aggregators.base import Aggregate, assumed_count, checked
+from fedrobust.aggregators.filtered_average import average_filtered
+from fedrobust.component import AssumedFraction, Count, component
+from fedrobust.statistics.gram import robust_gram_matrix
+from fedrobust.statistics.hard_filter import hard_filter
+from fedrobust.types import Updates, Weights
+
+
+@component
+class Sever:
+    """Drop the clients with the largest squared projections on the top direction of those left, and average the rest.
+
+    Diakonikolas et al., ICML 2019, https://arxiv.org/abs/1803.02815
+    Departs: client updates stand for per-sample gradients. A round of the paper's experiments drops the top ε/2
+    quantile, three rounds 1.5ε; here the count is exact, ⌈rf/2⌉ clients after r rounds, since a quantile of ten clients
+    rounds to none or to twice as many. Without `num_rounds` the same ⌈3f/2⌉ clients are dropped one a round: a round
+    sees one direction only, and attackers who point in many directions, or at many scales, outlast three.
+
+    Attributes:
+        assumed_fraction: what the server believes the fraction of malicious clients to be; f = ⌊εn⌋. At most 2f
+            clients are dropped.
+        num_rounds: the paper's rounds of f/2 clients each; `None` for one client a round, ⌈3f/2⌉ eigenproblems of size
+            n: milliseconds each for a hundred clients, tenths of a second for a thousand.
+    """
+
+    assumed_fraction: AssumedFraction
+    num_rounds: Count | None = None
+
+    def __call__(self, updates: Updates, weights: Weights | None = None) -> Aggregate:
+        """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
+
+        Returns:
+            Shares proportional to the server's weights of the kept, and as scores the sum over the rounds of the
+            squared projection on the top direction relative to the largest, 1 a round once a client is dropped.
+
+        Raises:
+            ValueError: updates or weights of the wrong shape, type or range; n <= 2f; every client of
+                positive weight dropped.
+        """
+        believed = checked(updates, weights)
+        n = len(updates)
+        f = assumed_count(self.assumed_fraction, n)
+        if n <= 2 * f:
+            raise ValueError(f"Sever needs n > 2f, got n={n}, f={f}")
+        filtered = hard_filter(robust_gram_matrix(updates), self.drops(f))
+        return average_filtered(updates, believed, filtered)
+
+    def drops(self, f: int) -> list[int]:
+        """How many clients each round drops when `f` are assumed malicious."""
+        if self.num_rounds is None:
+            return [1] * -(-3 * f // 2)
+        totals = [min(-(-r * f // 2), 2 * f) for r in range(self.num_rounds + 1)]
+        return [after - before for before, after in pairwise(totals) if after > before]

@@ -1,0 +1,41 @@
+"""What the soft and the hard filter share: their result, and how much a round tells against each point."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedrobust.statistics.spectral import TopDirection
+from fedrobust.types import Weights
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A sample after filtering.
+
+    Attributes:
+        weights: `(n,)` float64 in [0, 1], what is left of each point; 0 is removed.
+        scores: `(n,)` float64, larger is more suspicious: over the weightings from the first to this one, the sum of
+            the point's squared projection on the top direction relative to the largest, or 1 once it is removed. So
+            whoever was removed earlier scores higher, and subtle outliers are not dwarfed by gross ones.
+        first_eigenvalue: the top eigenvalue of the covariance of all points.
+        eigenvalue: that of the covariance under `weights`.
+        num_steps: how often the weights were changed.
+    """
+
+    weights: Weights
+    scores: Weights
+    first_eigenvalue: float
+    eigenvalue: float
+    num_steps: int
+
+
+def relative_projections(top: TopDirection, weights: Weights) -> Tensor:
+    """Squared projections over the largest of a remaining point, `(n,)` in [0, 1]; 1 for a removed point.
+
+    All zero among the remaining if they coincide.
+    """
+    remaining = weights > 0
+    peak = top.squared_projections[remaining].max()
+    relative = top.squared_projections / peak if float(peak) > 0 else torch.zeros_like(weights)
+    return torch.where(remaining, relative.clamp(max=1), 1.0)

@@ -1,0 +1,50 @@
+"""The soft spectral filter: take weight from whoever lies far out in the direction of largest variance.
+
+Diakonikolas and Kane, "Recent Advances in Algorithmic High-Dimensional Robust Statistics", 2019,
+https://arxiv.org/abs/1911.05911 (with a bound on the covariance), and Allouah et al., ICML 2025,
+https://arxiv.org/abs/2505.01874 (CAF, without a bound).
+"""
+
+import torch
+from torch import Tensor
+
+from fedrobust.statistics.filtering import Filtered, relative_projections
+from fedrobust.statistics.spectral import top_direction
+
+# Copies of one point must leave together, though the rounding of K makes their projections differ a little.
+_ROUNDING = 1e-6
+
+
+def soft_filter(gram: Tensor, *, max_removed: float, max_eigenvalue: float | None = None) -> Filtered:
+    """Repeat w ← w(1 - τ/τ_max), τ the squared projections on the top direction of the covariance under w.
+
+    Every step removes a point, so this ends. With `max_eigenvalue` it ends at the first weighting whose top eigenvalue
+    is no larger, or before more than `max_removed` is gone, and the last weighting is the answer. Without, steps go on
+    while no more than `max_removed` is gone, and the weighting with the smallest top eigenvalue is the answer.
+
+    Args:
+        gram: `(n, n)` float64, about any centre.
+        max_removed: the mass, in points, that may be taken away; twice the number of suspected outliers.
+        max_eigenvalue: the variance that good points are believed not to exceed in any direction.
+
+    Returns:
+        Weights that sum to at least n - `max_removed`; all 1 if nothing was removed.
+    """
+    n = len(gram)
+    weights = torch.ones(n, dtype=torch.float64)
+    top = top_direction(gram, weights)
+    relative = relative_projections(top, weights)
+    current = best = Filtered(weights, relative, top.eigenvalue, top.eigenvalue, 0)
+    while top.eigenvalue > 0 and (max_eigenvalue is None or top.eigenvalue > max_eigenvalue):
+        factors = 1 - relative
+        weights = weights * factors.where(factors > _ROUNDING, 0.0)
+        if n - float(weights.sum()) > max_removed + 1e-9:
+            break
+        top = top_direction(gram, weights, near=top)
+        relative = relative_projections(top, weights)
+        current = Filtered(
+            weights, current.scores + relative, best.first_eigenvalue, top.eigenvalue, current.num_steps + 1
+        )
+        if current.eigenvalue < best.eigenvalue:
+            best = current
+    return best if max_eigenvalue is None else current

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import trim_mean
+
+from fedrobust.aggregators import TrimmedMean
+from fedrobust.component import FieldError
+from fedrobust.seeds import torch_generator
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 15, 100])
+@pytest.mark.parametrize("assumed_fraction", [0.0, 0.1, 0.2, 0.45])
+def test_equals_scipy(n: int, assumed_fraction: float) -> None:
+    """`scipy.stats.trim_mean` cuts ⌊εn⌋ on each side too."""
+    points = torch.randn(n, 29, generator=torch_generator(0, "points", n), dtype=torch.float64)
+    answer = TrimmedMean(assumed_fraction=assumed_fraction)(points)
+    np.testing.assert_allclose(answer.update.numpy(), trim_mean(points.numpy(), assumed_fraction, axis=0), atol=1e-13)
+
+
+def test_large_extremes_cost_no_digits() -> None:
+    """Of -1e30, 1, 2, 3, 1e10 with f = 1 the rest averages to 2; the total minus the extremes would be 0."""
+    points = torch.tensor([[1e10], [1.0], [3.0], [2.0], [-1e30]])
+    assert TrimmedMean(assumed_fraction=0.2)(points).update.tolist() == [2.0]
+
+
+def test_the_count_is_not_lost_to_rounding() -> None:
+    """0.07 · 100 = 7.000000000000001 and 0.29 · 100 = 28.999999999999996 in floating point; f is 7 and 29."""
+    points = torch.zeros(100, 1)
+    for fraction, f in ((0.07, 7), (0.29, 29)):
+        diagnostics = TrimmedMean(assumed_fraction=fraction)(points).diagnostics
+        assert diagnostics["num_trimmed_per_side"] == f
+
+
+@pytest.mark.parametrize("assumed_fraction", [-0.1, 0.5, 1.0])
+def test_a_fraction_out_of_range_is_refused(assumed_fraction: float) -> None:
+    with pytest.raises(FieldError, match="assumed_fraction"):
+        TrimmedMean(assumed_fraction=assumed_fraction)

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+
+from fedrobust.seeds import torch_generator
+from fedrobust.statistics import gram_matrix, top_direction
+
+
+@pytest.mark.parametrize(("n", "d"), [(2, 1), (10, 30), (40, 6), (200, 20), (160, 400)])
+def test_equals_the_eigen_decomposition_of_the_covariance(n: int, d: int) -> None:
+    """`np.cov` with weights, d x d; both solvers (n at most 150 and above) and points of weight zero."""
+    points = torch.randn(n, d, generator=torch_generator(0, n, d), dtype=torch.float64) * torch.linspace(1, 3, d)
+    weights = torch.rand(n, generator=torch_generator(1, n), dtype=torch.float64)
+    weights[n // 2] = 0.0 if n > 2 else 1.0
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(points.T.numpy(), aweights=weights.numpy(), bias=True)))
+    mean = np.average(points.numpy(), axis=0, weights=weights.numpy())
+    found = top_direction(gram_matrix(points), weights)
+    assert found.eigenvalue == pytest.approx(values[-1], rel=1e-10)
+    expected = ((points.numpy() - mean) @ vectors[:, -1]) ** 2
+    np.testing.assert_allclose(found.squared_projections.numpy(), expected, atol=1e-9)
+    again = top_direction(gram_matrix(points), weights, near=found)
+    assert again.eigenvalue == pytest.approx(values[-1], rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 5, 200])
+def test_points_that_coincide_have_no_direction(n: int) -> None:
+    found = top_direction(torch.zeros(n, n, dtype=torch.float64), torch.ones(n, dtype=torch.float64))
+    assert found.eigenvalue == 0.0
+    assert found.squared_projections.tolist() == [0.0] * n
+
+
+def test_a_start_that_is_orthogonal_to_the_answer_finds_it_all_the_same() -> None:
+    """200 points, two far out on axes of their own: without the farther, the other's axis is the top direction."""
+    points = torch.zeros(200, 2, dtype=torch.float64)
+    points[0, 0], points[1, 1] = 100.0, 10.0
+    gram = gram_matrix(points)
+    weights = torch.ones(200, dtype=torch.float64)
+    first = top_direction(gram, weights)
+    weights[0] = 0.0
+    second = top_direction(gram, weights, near=first)
+    # one value of 10 among 199: variance 100 (1/199)(1 - 1/199)
+    assert second.eigenvalue == pytest.approx(100 / 199 * (1 - 1 / 199))
