@@ -1,0 +1,68 @@
+"""What a run ran on, so that its numbers can be traced and repeated."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("fedrobust", "torch", "torchvision", "flwr", "numpy", "hydra-core")
+
+
+def describe_environment(device: str) -> dict[str, Any]:
+    """Python, platform, package versions, git commit, device, threads and command line, as plain JSON values.
+
+    Args:
+        device: the torch device of the run, such as `"cpu"` or `"cuda:0"`.
+    """
+    return {
+        "started_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "command_line": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "device_name": _device_name(torch.device(device)),
+        "cuda": torch.version.cuda,
+        "packages": {name: _version(name) for name in PACKAGES},
+        **_commit(Path(__file__)),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit(file: Path) -> dict[str, Any]:
+    """The commit of the checkout that tracks `file`, and whether that checkout has uncommitted changes."""
+    # An installed package may lie inside somebody else's repository (a .venv in a project), whose commit says nothing.
+    if _git(file, "ls-files", "--error-unmatch", file.name) is None:
+        return {"git_commit": None, "git_dirty": None}
+    changes = _git(file, "status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": _git(file, "rev-parse", "HEAD"), "git_dirty": None if changes is None else changes != ""}
+
+
+def _git(file: Path, *arguments: str) -> str | None:
+    """What git prints in `file`'s folder, or `None` where there is no git, no repository or no answer."""
+    command = ["git", "-C", str(file.parent), *arguments]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

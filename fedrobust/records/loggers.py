@@ -1,0 +1,211 @@
+"""Where else the rounds of a run go, besides its folder: nowhere, TensorBoard or MLflow."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+
+from annotated_types import MinLen
+
+from fedrobust.component import component
+from fedrobust.records.files import to_json, write_atomically
+from fedrobust.records.run_folder import Row, RunFolder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from torch.utils.tensorboard import SummaryWriter
+
+# One value a client, not a curve over the rounds.
+_PER_CLIENT = frozenset({"clients", "malicious_clients", "rejected", "update_norms", "shares", "scores"})
+
+
+class RunLogger(Protocol):
+    """A logger that is open for one run."""
+
+    def log_round(self, row: Row) -> None:
+        """Log the figures of one round."""
+        ...
+
+    def finish(self, summary: Row | None) -> None:
+        """Log the final figures and close; `None` says that the run failed."""
+        ...
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """A place to log runs to, as a config names it."""
+
+    def open(self, folder: RunFolder, config: Mapping[str, Any], *, start_round: int = 0) -> RunLogger:
+        """Start logging the run in `folder`, made from `config`; `start_round` > 0 continues it after that round."""
+        ...
+
+
+@component
+class NoLogger:
+    """Log nowhere else than the run folder."""
+
+    def open(self, folder: RunFolder, config: Mapping[str, Any], *, start_round: int = 0) -> RunLogger:
+        """A logger that does nothing."""
+        return _Nowhere()
+
+
+@component
+class TensorBoard:
+    """Log to TensorBoard.
+
+    Attributes:
+        folder: where the event files go, in a folder of their own for each run; `None` is tensorboard/ in the run
+            folder.
+    """
+
+    folder: Annotated[str, MinLen(1)] | None = None
+
+    def open(self, folder: RunFolder, config: Mapping[str, Any], *, start_round: int = 0) -> RunLogger:
+        """Open an event file and write the config as text.
+
+        Raises:
+            ValueError: tensorboard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise ValueError('logger=tensorboard needs tensorboard: pip install "fedrobust[tensorboard]"') from error
+        target = Path(self.folder, *_name_parts(folder)) if self.folder else folder.path / "tensorboard"
+        # What a killed run logged after its checkpoint is logged again: purge_step hides the first copy.
+        writer = SummaryWriter(str(target), purge_step=start_round + 1 if start_round else None)
+        if not start_round:
+            writer.add_text("config", f"```json\n{to_json(config, indent=2)}\n```", 0)
+        return _TensorBoardRun(writer)
+
+
+@component
+class MLflow:
+    """Log to MLflow: the config as parameters, the rounds as metrics.
+
+    Attributes:
+        tracking_uri: a store or a tracking server; `None` is an SQLite store, mlflow.db in the run folder.
+        experiment: the name of the MLflow experiment, made if there is none.
+    """
+
+    tracking_uri: Annotated[str, MinLen(1)] | None = None
+    experiment: Annotated[str, MinLen(1)] = "fedrobust"
+
+    def open(self, folder: RunFolder, config: Mapping[str, Any], *, start_round: int = 0) -> RunLogger:
+        """Start an MLflow run, or continue the one that this run folder started.
+
+        Raises:
+            ValueError: mlflow is not installed.
+        """
+        # A simulation calls nobody; MLflow reads this when it is imported.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        try:
+            from mlflow import MlflowClient
+            from mlflow.entities import Param
+        except ModuleNotFoundError as error:
+            raise ValueError('logger=mlflow needs mlflow: pip install "fedrobust[mlflow]"') from error
+        # The client, not mlflow.start_run: no active run in global state, no look at git, no system metrics.
+        client = MlflowClient(tracking_uri=self.tracking_uri or f"sqlite:///{folder.path.resolve() / 'mlflow.db'}")
+        note = folder.path / "mlflow_run.json"
+        if start_round and note.exists():
+            run_id = json.loads(note.read_text("utf-8"))["run_id"]
+            client.update_run(run_id, status="RUNNING")
+            return _MLflowRun(client, run_id)
+        run_id = client.create_run(self._experiment_id(client), run_name="/".join(_name_parts(folder))).info.run_id
+        write_atomically(note, to_json({"run_id": run_id}).encode())
+        parameters = [Param(name, str(value)) for name, value in _flatten(config)]
+        for start in range(0, len(parameters), 100):  # MLflow takes 100 parameters at a time
+            client.log_batch(run_id, params=parameters[start : start + 100])
+        return _MLflowRun(client, run_id)
+
+    def _experiment_id(self, client: "MlflowClient") -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            try:
+                return client.create_experiment(self.experiment)
+            except MlflowException as error:
+                # Another run of the same sweep was faster.
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            raise ValueError(f"the MLflow experiment {self.experiment!r} exists but cannot be read (is it deleted?)")
+        return found.experiment_id
+
+
+class _Nowhere:
+    def log_round(self, row: Row) -> None:
+        pass
+
+    def finish(self, summary: Row | None) -> None:
+        pass
+
+
+class _TensorBoardRun:
+    def __init__(self, writer: "SummaryWriter") -> None:
+        self._writer = writer
+        self._last_round = 0
+
+    def log_round(self, row: Row) -> None:
+        self._last_round = row["round"]
+        for name, value in _metrics(row):
+            self._writer.add_scalar(name, value, self._last_round)
+        self._writer.flush()
+
+    def finish(self, summary: Row | None) -> None:
+        for name, value in _metrics(summary or {}):
+            self._writer.add_scalar(f"summary/{name}", value, self._last_round)
+        self._writer.close()
+
+
+class _MLflowRun:
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._last_round = 0
+
+    def log_round(self, row: Row) -> None:
+        self._last_round = row["round"]
+        self._log(_metrics(row))
+
+    def finish(self, summary: Row | None) -> None:
+        self._log((f"summary/{name}", value) for name, value in _metrics(summary or {}))
+        self._client.set_terminated(self._run_id, status="FAILED" if summary is None else "FINISHED")
+
+    def _log(self, figures: Iterable[tuple[str, float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)  # milliseconds
+        metrics = [Metric(name, value, now, self._last_round) for name, value in figures]
+        for start in range(0, len(metrics), 1000):  # MLflow takes 1000 metrics at a time
+            self._client.log_batch(self._run_id, metrics=metrics[start : start + 1000])
+
+
+def _name_parts(folder: RunFolder) -> tuple[str, ...]:
+    """The run's name: its folder and the one above, since the runs of a sweep are called 0, 1, 2, …"""
+    return folder.path.resolve().parts[-2:]
+
+
+def _metrics(row: Row) -> Iterator[tuple[str, float]]:
+    """The finite numbers of a row that make curves, by name; nested ones as `diagnostics/name`."""
+    curves = {name: value for name, value in row.items() if name not in _PER_CLIENT and name != "round"}
+    for name, value in _flatten(curves, separator="/"):
+        if isinstance(value, int | float) and math.isfinite(value):
+            yield name, float(value)
+
+
+def _flatten(value: Any, name: str = "", *, separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings and lists, with their path."""
+    if isinstance(value, Mapping):
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        yield name, value
+        return
+    for key, item in items:
+        yield from _flatten(item, f"{name}{separator}{key}" if name else str(key), separator=separator)

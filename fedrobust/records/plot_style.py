@@ -1,0 +1,69 @@
+"""How every plot looks: one palette that colour-blind people can tell apart, one way to make and save a figure.
+
+The palette is Okabe and Ito's, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREEN = "#009E73"
+LIGHT_BLUE = "#56B4E9"
+LIGHT_ORANGE = "#E69F00"
+SHADE = "#FAF1DC"
+
+
+def new_figure(width: float = 8.0, height: float = 4.5) -> Figure:
+    """An empty figure, `width` x `height` inches, whose parts make room for one another."""
+    # The object API: pyplot keeps global state, and a window system where there is one.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def round_axes(figure: Figure, heading: str, *, num_rounds: int, percent: bool = False) -> Axes:
+    """Axes over the rounds 0 to `num_rounds`; with `percent`, values in [0, 1] are shown as 0 to 100 %."""
+    axes = figure.add_subplot()
+    axes.set_title(heading, loc="left", fontsize=12, fontweight="bold")
+    axes.set_xlabel("round")
+    axes.set_xlim(-0.6, num_rounds + 0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if percent:
+        axes.set_ylim(-0.03, 1.03)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return axes
+
+
+def log_values(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic value axis for `values` > 0, with numbers as people write them; more of them for a short range."""
+    axes.set_yscale("log")
+    is_short = max(values) < 100 * min(values)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """One legend under the axes, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = len(labels) if len(labels) <= 5 else 3
+    legend = figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, markerscale=1.3
+    )
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_alpha(1.0)  # single points of a dense cloud are nearly transparent
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write `figure` as a PNG, without the date and version that would make equal plots differ."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    return path

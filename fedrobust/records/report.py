@@ -1,0 +1,125 @@
+"""`fedrobust-report`: many runs as tables and heat maps."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fedrobust.records.files import to_json, write_atomically
+from fedrobust.records.grid import arrange, is_figure
+from fedrobust.records.heatmap import plot_heatmaps
+from fedrobust.records.runs import Run, find_runs
+from fedrobust.records.tables import comma_separated, markdown, records, terminal_table
+
+_ALWAYS = ("attack_success_rate", "clean_accuracy")
+
+_EPILOG = """\
+Every run below FOLDER is shown: a cell averages its seeds only, and says how many runs failed and why. Settings that
+differ within a row or column, such as attack.num_malicious in a sweep, get rows or columns of their own.
+
+examples:
+  fedrobust-report multirun/2026-01-31/12-00-00
+  fedrobust-report multirun --metric clean_accuracy --rows dataset --columns attack
+  fedrobust-report multirun --rows attack.num_malicious
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0, or 2 with one line on standard error if the folder or an option makes no report."""
+    arguments = _parser().parse_args(argv)
+    try:
+        write_report(
+            arguments.folder,
+            metric=arguments.metric,
+            rows=arguments.rows,
+            columns=arguments.columns,
+            output=arguments.output,
+        )
+    except ValueError as error:
+        print(f"fedrobust-report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_report(
+    folder: Path,
+    *,
+    metric: str = "attack_success_rate",
+    rows: str = "attack",
+    columns: str = "aggregator",
+    output: Path | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Print the runs below `folder` as a table; write report.md, report.csv, report.json and heatmap.png.
+
+    Args:
+        folder: where to look for runs.
+        metric: the figure of the runs' summaries to show first; attack success and clean accuracy are always there.
+        rows: the config group or dotted setting that makes the rows.
+        columns: the same for the columns.
+        output: where the files go; `None` is report/ in `folder`.
+        console: where the table goes; `None` is the standard output.
+
+    Returns:
+        The folder written to.
+
+    Raises:
+        ValueError: `folder` holds no runs, or they have no such metric, group or setting.
+    """
+    runs = find_runs(folder)
+    metrics = _metrics(runs, metric)
+    grid = arrange(runs, rows, columns)
+    target = output or folder / "report"
+    target.mkdir(parents=True, exist_ok=True)
+    picture = plot_heatmaps(target / "heatmap.png", grid, metrics)
+    write_atomically(target / "report.md", markdown(grid, metrics, [picture.name]).encode())
+    write_atomically(target / "report.csv", comma_separated(grid, metrics).encode())
+    write_atomically(target / "report.json", (to_json(records(grid, metrics), indent=2) + "\n").encode())
+
+    console = console or Console()
+    console.print(terminal_table(grid, metric))
+    for cell in grid.cells.values():
+        for run in cell.failures:
+            console.print(f"{run.folder}: {run.status}: {run.reason}", markup=False, highlight=False, soft_wrap=True)
+    for run in grid.superseded:
+        message = f"{run.folder}: left out, started again with the same settings and seed"
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"written to {target}", markup=False, highlight=False, soft_wrap=True)
+    return target
+
+
+def _metrics(runs: Sequence[Run], metric: str) -> list[str]:
+    """`metric`, then attack success and clean accuracy where there are any."""
+    finished = [run for run in runs if run.status == "finished"]
+    # A metric may be null in a run (attack success without an attack), which is not the same as unknown.
+    known = {name for run in finished for name, value in run.summary.items() if value is None or is_figure(value)}
+    if finished and metric not in known:
+        raise ValueError(f"unknown metric {metric!r}; the runs have {', '.join(sorted(known))}")
+    return list(dict.fromkeys([metric, *(name for name in _ALWAYS if name in known or not finished)]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fedrobust-report",
+        description="Collect the runs below a folder into a table over seeds, with heat maps.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a folder with runs in it, at any depth")
+    parser.add_argument(
+        "--metric",
+        default="attack_success_rate",
+        help="a figure of the runs' summary.json to show first (default: attack_success_rate)",
+    )
+    parser.add_argument("--rows", default="attack", help="the config group or setting of the rows (default: attack)")
+    parser.add_argument(
+        "--columns", default="aggregator", help="the config group or setting of the columns (default: aggregator)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where the files go (default: FOLDER/report)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

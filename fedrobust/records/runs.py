@@ -1,0 +1,106 @@
+"""The runs below a folder, read back from what each left in its own."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+# What may differ between two runs of the same scenario: the seed, and where, how loudly and to whom a run reports.
+_NOT_THE_SCENARIO = frozenset({"seed", "hydra", "logger", "verbose", "resume"})
+_PLACES = ("folder", "_dir", "path")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        folder: where it lies.
+        choices: the option chosen of each config group.
+        settings: the config's leaves by dotted name, as text, without the seed and what does not define the scenario.
+        seed: the scenario's seed.
+        status: whether it finished, failed, or left neither a summary nor a failure.
+        reason: why it did not finish; empty if it did.
+        summary: its final figures; empty if it did not finish.
+        started_at: ISO 8601, UTC; empty if unknown.
+    """
+
+    folder: Path
+    choices: Mapping[str, str]
+    settings: Mapping[str, str]
+    seed: int
+    status: Literal["finished", "failed", "unfinished"]
+    reason: str
+    summary: Mapping[str, Any]
+    started_at: str
+
+    def value(self, key: str) -> str | None:
+        """What was chosen for the config group `key`, or the setting of that dotted name; `None` if absent."""
+        return self.choices.get(key, self.settings.get(key))
+
+
+def find_runs(root: Path) -> list[Run]:
+    """The runs in `root` and the folders below it, sorted by path.
+
+    Raises:
+        ValueError: there is none, or a file of one is not readable as what it should be.
+    """
+    # Hydra writes a config.yaml too, in .hydra/, but no choices.json.
+    folders = sorted(path.parent for path in root.rglob("choices.json") if (path.parent / "config.yaml").exists())
+    if not folders:
+        raise ValueError(f"no runs below {root} (a run is a folder with config.yaml and choices.json)")
+    return [_read(folder) for folder in folders]
+
+
+def _read(folder: Path) -> Run:
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / 'config.yaml'}: not a mapping")
+    seed = config.get("seed")
+    if not isinstance(seed, int):
+        raise ValueError(f"{folder / 'config.yaml'}: seed must be an integer, got {seed!r}")
+    choices = {group: option for group, option in _json(folder / "choices.json").items() if _is_scenario(group)}
+    summary, failure = folder / "summary.json", folder / "failure.json"
+    status: Literal["finished", "failed", "unfinished"] = "unfinished"
+    reason = "still running, or killed"
+    if failure.exists():
+        status, reason = "failed", " ".join(str(_json(failure).get("reason", "no reason given")).split())
+    elif summary.exists():
+        status, reason = "finished", ""
+    environment = folder / "environment.json"
+    return Run(
+        folder=folder,
+        choices=choices,
+        settings={name: str(value) for name, value in _leaves(config) if _is_scenario(name)},
+        seed=seed,
+        status=status,
+        reason=reason,
+        summary=_json(summary) if status == "finished" else {},
+        started_at=str(_json(environment).get("started_at", "")) if environment.exists() else "",
+    )
+
+
+def _is_scenario(name: str) -> bool:
+    first, last = name.replace("/", ".").split(".")[0], name.split(".")[-1]
+    return first not in _NOT_THE_SCENARIO and not last.endswith(_PLACES)
+
+
+def _leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return content
