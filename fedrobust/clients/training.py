@@ -1,0 +1,144 @@
+"""Local training: one loop, with hooks. A benign client is the loop without hooks.
+
+A client's batches (and augmentations) are drawn before the loop starts, from a generator of its own; so training it
+alone or as a row of a cohort sees the same examples in the same order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedrobust.attacks.base import LossAttack
+from fedrobust.clients.local_training import LocalTraining
+from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.parameters import ParameterLayout
+from fedrobust.types import Buffers, Vector
+
+
+@dataclass(frozen=True)
+class TrainingProgram:
+    """What clients must share to be trained together: hyper-parameters and objective."""
+
+    training: LocalTraining
+    loss: LossAttack | None = None
+
+
+@dataclass(frozen=True)
+class ClientJob:
+    """One client's work in one round.
+
+    Attributes:
+        client: its id.
+        examples: the tensors that `batches` indexes: the shared data set, or the client's own poisoned copy.
+        batches: `(steps, batch_size)` indices into `examples`, -1 where the last batch of an epoch is short.
+        augmentations: `(steps, batch_size, 3)` draws of the data set's augmentation, or `None`.
+        program: hyper-parameters and objective.
+        poison_batch: hook on each batch, or `None`.
+    """
+
+    client: int
+    examples: Examples
+    batches: Tensor
+    augmentations: Tensor | None
+    program: TrainingProgram
+    poison_batch: Callable[[Examples], Examples] | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Number of SGD steps."""
+        return len(self.batches)
+
+
+def plan_batches(indices: Tensor, batch_size: int, num_epochs: int, generator: torch.Generator) -> Tensor:
+    """Shuffle `indices` `(n,)` anew for every epoch and cut them into batches.
+
+    Returns:
+        `(num_epochs * ⌈n / batch_size⌉, batch_size)`, padded with -1 at the end of each epoch.
+    """
+    n = len(indices)
+    steps = -(-n // batch_size)
+    batches = torch.full((num_epochs, steps * batch_size), -1, dtype=torch.int64)
+    for epoch in range(num_epochs):
+        batches[epoch, :n] = indices[torch.randperm(n, generator=generator)]
+    return batches.view(num_epochs * steps, batch_size)
+
+
+def train_alone(
+    row: Vector, buffers: Buffers, job: ClientJob, model: nn.Module, layout: ParameterLayout, dataset: Dataset
+) -> float:
+    """Train one client; `row` `(d,)` and `buffers` hold the global model on entry and the client's own on return.
+
+    Args:
+        row: parameters, trained in place.
+        buffers: by name, changed in place by layers that keep statistics.
+        job: what to train on and how.
+        model: gives the forward pass; its own parameters are borrowed for the time of the call.
+        layout: where each parameter lies in `row`.
+        dataset: gives augmentation and normalisation.
+
+    Returns:
+        The mean classification loss over all examples seen.
+    """
+    training, attacked_loss = job.program.training, job.program.loss
+    own, received = layout.views(row), None
+    if attacked_loss is not None:
+        received = list(layout.views(row.clone()).values())
+    with borrowed_storage(model, own, buffers) as parameters:
+        optimizer = torch.optim.SGD(
+            parameters, lr=training.learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
+        )
+        total, seen = row.new_zeros(()), 0
+        valid = (job.batches >= 0).sum(dim=1).tolist()
+        for step, count in enumerate(valid):
+            indices = job.batches[step, :count]
+            batch = job.examples.subset(indices)
+            if job.poison_batch is not None:
+                batch = job.poison_batch(batch)
+            draws = None if job.augmentations is None else job.augmentations[step, :count]
+            loss = F.cross_entropy(model(channels_last(model_inputs(dataset, batch.inputs, draws))), batch.labels)
+            total += loss.detach() * count
+            seen += count
+            if attacked_loss is not None and received is not None:
+                loss = attacked_loss(loss, parameters, received)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return float(total) / max(seen, 1)
+
+
+def model_inputs(dataset: Dataset, inputs: Tensor, draws: Tensor | None = None) -> Tensor:
+    """What the model sees of raw inputs: augmented, if there are draws, then normalised. Triggers come before."""
+    if dataset.augmentation is not None and draws is not None:
+        inputs = dataset.augmentation.apply(inputs, draws)
+    return dataset.normalise(inputs)
+
+
+def channels_last(inputs: Tensor) -> Tensor:
+    """Pictures laid out with their channels innermost, which halves the time of convolutions on a CPU."""
+    return inputs.clone(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
+class borrowed_storage:
+    """Let `model`'s parameters and buffers live in the given tensors for a while, so that training writes to them."""
+
+    def __init__(self, model: nn.Module, parameters: dict[str, Tensor], buffers: Buffers) -> None:
+        self.model, self.parameters, self.buffers = model, parameters, buffers
+
+    def __enter__(self) -> list[nn.Parameter]:
+        self.saved = {name: tensor.data for name, tensor in self._named()}
+        targets = {**self.parameters, **self.buffers}
+        for name, tensor in self._named():
+            tensor.data = targets[name]
+        self.model.train()
+        return list(self.model.parameters())
+
+    def __exit__(self, *_: object) -> None:
+        for name, tensor in self._named():
+            tensor.data = self.saved[name]
+            tensor.grad = None
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return [*self.model.named_parameters(), *self.model.named_buffers()]

@@ -1,0 +1,155 @@
+"""From replies to the matrix of updates: what is missing, misshapen or not finite is rejected, counted and named.
+
+A reply may come from a malicious or broken client: nothing in it is trusted before it has been looked at.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedrobust.types import Buffers, Updates
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a node sent back for the clients it hosts, as received: rows belong to `clients` in their order."""
+
+    clients: tuple[int, ...]
+    updates: Tensor
+    num_examples: Tensor
+    losses: Tensor
+    buffers: dict[str, Tensor]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A client whose update does not reach the rule (`None`: the reply did not say whose it was), and why."""
+
+    client: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The replies that can be used, rows in ascending order of client ids, and those that cannot."""
+
+    clients: tuple[int, ...]
+    updates: Updates
+    num_examples: Tensor
+    losses: Tensor
+    buffers: dict[str, Tensor]
+    rejections: tuple[Rejection, ...]
+
+
+def collect(
+    asked: Sequence[int], replies: Sequence[Reply], failures: Sequence[Rejection], vector: Tensor, buffers: Buffers
+) -> Collected:
+    """Stack the usable replies.
+
+    Args:
+        asked: the clients that were asked to train; anything from others is rejected.
+        replies: what came back, in any order.
+        failures: clients known to have failed (an error instead of a reply, an unreadable reply).
+        vector: `(d,)`, the global model: gives length, dtype and device.
+        buffers: the global model's buffers: give names and shapes.
+    """
+    rejections = list(failures)
+    usable: list[Reply] = []
+    taken: set[int] = set()
+    for reply in replies:
+        reason = _defect(reply, len(vector), buffers)
+        if reason is not None:
+            rejections.extend(Rejection(client, reason) for client in reply.clients or (None,))
+            continue
+        fine = reply.updates.isfinite().all(dim=1)
+        for values in reply.buffers.values():
+            if values.is_floating_point():
+                fine &= values.flatten(1).isfinite().all(dim=1).to(fine.device)
+        keep = []
+        for row, client in enumerate(reply.clients):
+            if client not in asked:
+                rejections.append(Rejection(client, "was not asked to train in this round"))
+            elif client in taken:
+                rejections.append(Rejection(client, "answered more than once; the first reply counts"))
+            elif not fine[row]:
+                rejections.append(Rejection(client, "update contains NaN or infinity"))
+            elif int(reply.num_examples[row]) <= 0:
+                rejections.append(
+                    Rejection(client, f"num_examples must be positive, got {int(reply.num_examples[row])}")
+                )
+            else:
+                taken.add(client)
+                keep.append(row)
+        if keep:
+            usable.append(reply if len(keep) == len(reply.clients) else _rows(reply, keep))
+    named = {rejection.client for rejection in rejections}
+    rejections.extend(Rejection(client, "did not answer") for client in asked if client not in taken | named)
+    return _stack(usable, rejections, vector, buffers)
+
+
+def _defect(reply: Reply, num_parameters: int, buffers: Buffers) -> str | None:
+    """Why no row of the reply can be used, or `None`."""
+    k = len(reply.clients)
+    if k == 0:
+        return "reply names no client"
+    if not reply.updates.is_floating_point():
+        return f"update must be floating point, got {reply.updates.dtype}"
+    if tuple(reply.updates.shape) != (k, num_parameters):
+        return f"update must have shape ({k}, {num_parameters}), got {tuple(reply.updates.shape)}"
+    if tuple(reply.num_examples.shape) != (k,):
+        return f"num_examples must have shape ({k},), got {tuple(reply.num_examples.shape)}"
+    if set(reply.buffers) != set(buffers):
+        return f"buffers must be {sorted(buffers)}, got {sorted(reply.buffers)}"
+    for name, values in reply.buffers.items():
+        if tuple(values.shape) != (k, *buffers[name].shape):
+            return f"buffer {name} must have shape {(k, *buffers[name].shape)}, got {tuple(values.shape)}"
+    return None
+
+
+def _rows(reply: Reply, rows: list[int]) -> Reply:
+    clients = tuple(reply.clients[row] for row in rows)
+    picked = {name: values[rows] for name, values in reply.buffers.items()}
+    return Reply(clients, reply.updates[rows], reply.num_examples[rows], reply.losses[rows], picked, reply.seconds)
+
+
+def _stack(usable: list[Reply], rejections: list[Rejection], vector: Tensor, buffers: Buffers) -> Collected:
+    clients = [client for reply in usable for client in reply.clients]
+    if not clients:
+        empty = torch.zeros(0)
+        return Collected((), vector.new_zeros(0, len(vector)), empty.long(), empty, {}, tuple(rejections))
+    if len(usable) == 1:  # one node hosts everyone: its matrix is the matrix of updates, nothing is copied
+        updates, num_examples, losses = usable[0].updates, usable[0].num_examples, usable[0].losses
+        stacked = usable[0].buffers
+    else:
+        updates = torch.cat([reply.updates.to(vector.device, vector.dtype) for reply in usable])
+        num_examples = torch.cat([reply.num_examples for reply in usable])
+        losses = torch.cat([reply.losses for reply in usable])
+        stacked = {name: torch.cat([reply.buffers[name] for reply in usable]) for name in buffers}
+    updates = updates.to(vector.device, vector.dtype)
+    order = sorted(range(len(clients)), key=clients.__getitem__)
+    if order != list(range(len(clients))):
+        index = torch.tensor(order)
+        updates, num_examples, losses = updates[index.to(updates.device)], num_examples[index], losses[index]
+        stacked = {name: values[index.to(values.device)] for name, values in stacked.items()}
+    ids = tuple(clients[row] for row in order)
+    return Collected(ids, updates, num_examples, losses, stacked, tuple(rejections))
+
+
+def drop_non_finite(collected: Collected, rows: Sequence[int]) -> Collected:
+    """Look once more at `rows`, which an update attack has changed; those that overflowed are rejected."""
+    bad = {row for row in rows if not bool(collected.updates[row].isfinite().all())}
+    if not bad:
+        return collected
+    keep = [row for row in range(len(collected.clients)) if row not in bad]
+    gone = [Rejection(collected.clients[row], "update contains NaN or infinity") for row in sorted(bad)]
+    return Collected(
+        tuple(collected.clients[row] for row in keep),
+        collected.updates[keep],
+        collected.num_examples[keep],
+        collected.losses[keep],
+        {name: values[keep] for name, values in collected.buffers.items()},
+        (*collected.rejections, *gone),
+    )

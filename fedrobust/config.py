@@ -1,0 +1,165 @@
+"""From a composed config to components: every key is checked before anything is loaded or trained.
+
+The root's types are checked by OmegaConf against `Root`; every node with a `_target_` is checked against the fields of
+the component it names. What is wrong is told in one line with the key, the value and what is allowed.
+"""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fedrobust.component import FieldError, check_fields
+
+GROUPS = (
+    "dataset",
+    "partition",
+    "model",
+    "client",
+    "attack",
+    "aggregator",
+    "server",
+    "engine",
+    "logger",
+)
+
+
+class ConfigError(ValueError):
+    """A config that cannot run; the message is one line that names the key."""
+
+
+@dataclass
+class Root:
+    """The keys of the root config; `conf/config.yaml` says what they mean."""
+
+    seed: int = 0
+    num_clients: int = 20
+    num_rounds: int = 30
+    evaluate_every: int = 1
+    checkpoint_every: int = 10
+    control: bool = False
+    device: str = "auto"
+    data_root: str | None = None
+    verbose: bool = True
+    resume: str | None = None
+    dataset: dict[str, Any] = field(default_factory=dict)
+    partition: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    client: dict[str, Any] = field(default_factory=dict)
+    attack: dict[str, Any] = field(default_factory=dict)
+    aggregator: dict[str, Any] = field(default_factory=dict)
+    server: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+def register_schema() -> None:
+    """Make the root's schema known to Hydra as `schema`."""
+    ConfigStore.instance().store(name="schema", node=Root)
+
+
+def config_folder() -> Path:
+    """Where the Hydra groups lie: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def build(node: Any, path: str) -> Any:
+    """Build the component that a config node names, and those inside it.
+
+    Args:
+        node: plain containers; a mapping with `_target_` becomes a component.
+        path: the node's key in the config, for messages.
+
+    Raises:
+        ConfigError: an unknown target or key, a missing key, a wrong type, a value out of range.
+    """
+    if isinstance(node, list):
+        return [build(item, f"{path}[{index}]") for index, item in enumerate(node)]
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return node
+    target = _locate(str(node["_target_"]), path)
+    values = {str(key): value for key, value in node.items() if key != "_target_"}
+    allowed = _parameters(target)
+    for key in values:
+        if key not in allowed:
+            raise ConfigError(unknown_key(f"{path}.{key}", key, list(allowed)))
+    missing = [name for name, required in allowed.items() if required and name not in values]
+    if missing:
+        raise ConfigError(f"{path}.{missing[0]}: is required by {target.__name__}, and not set")
+    built = {key: build(value, f"{path}.{key}") for key, value in values.items()}
+    try:
+        return target(**built)
+    except FieldError as error:
+        raise ConfigError(f"{join(path, error.field)}: {error.message}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def join(path: str, name: str) -> str:
+    """`path.name`, or `path` where the name is empty."""
+    return f"{path}.{name}" if name else path
+
+
+def unknown_key(full_key: str, key: str, allowed: list[str]) -> str:
+    """The message for a key that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(key, allowed, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{full_key}: unknown key; {hint}allowed: {', '.join(sorted(allowed)) or 'none'}"
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config with interpolations resolved, as plain containers."""
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def check_root(values: Mapping[str, Any], scenario: type[Any]) -> None:
+    """Check the root's own values against the fields of the scenario that they become."""
+    try:
+        check_fields(scenario, values)
+    except FieldError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _locate(target: str, path: str) -> Any:
+    try:
+        return hydra.utils.get_object(target)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}._target_: cannot import {target!r} ({reason})") from None
+
+
+def _parameters(target: Any) -> dict[str, bool]:
+    """The names that a component takes, and whether each is required."""
+    if dataclasses.is_dataclass(target):
+        empty = dataclasses.MISSING
+        return {
+            one.name: one.default is empty and one.default_factory is empty
+            for one in dataclasses.fields(target)
+            if one.init
+        }
+    parameters = inspect.signature(target).parameters.values()
+    return {one.name: one.default is inspect.Parameter.empty for one in parameters}
+
+
+__all__ = [
+    "GROUPS",
+    "MISSING",
+    "ConfigError",
+    "Root",
+    "build",
+    "check_root",
+    "config_folder",
+    "plain",
+    "register_schema",
+]

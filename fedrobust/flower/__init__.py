@@ -1,0 +1,1 @@
+"""fedrobust in Flower's terms; with `engines/`, the only importer of `flwr`."""

@@ -1,0 +1,88 @@
+"""A federation as a Flower strategy: Flower's own `Strategy.start` turns the crank, `round.py` says what happens."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedrobust.collection import Rejection, Reply
+from fedrobust.flower.messages import model_record, read_reply, train_message
+from fedrobust.round import Delivery, Federation, Order, Row, play_round
+
+
+class FederationStrategy(Strategy):
+    """Plays the rounds of a federation.
+
+    Flower counts rounds from 1 in every `start`; the federation's own count, which survives a resume, is used instead.
+    """
+
+    def __init__(self, federation: Federation, on_round: Callable[[Row], None]) -> None:
+        """Play `federation`; `on_round` gets the record of every round as it ends."""
+        self.federation = federation
+        self.on_round = on_round
+        self._round: Generator[Order, Delivery, Row] | None = None
+        self._asked: dict[int, tuple[int, ...]] = {}
+        self._started = 0.0
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Begin a round: one message to each node that hosts clients of this round."""
+        self._round = play_round(self.federation)
+        order = next(self._round)
+        self._asked = assign_clients(order.clients, sorted(grid.get_node_ids()), self.federation.num_clients)
+        self._started = time.perf_counter()
+        return [train_message(order, clients, arrays, node) for node, clients in self._asked.items()]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """End the round with the replies, which may be fewer than the messages."""
+        if self._round is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        device = self.federation.state.vector.device
+        received: list[Reply] = []
+        failures: list[Rejection] = []
+        for message in replies:
+            outcome = read_reply(message, self._asked.get(message.metadata.src_node_id, ()), device)
+            if isinstance(outcome, Reply):
+                received.append(outcome)
+            else:
+                failures.extend(outcome)
+        try:
+            self._round.send(Delivery(received, failures, time.perf_counter() - self._started))
+        except StopIteration as stop:
+            row: Row = stop.value
+        else:
+            raise RuntimeError("a round asked for clients twice")
+        self.on_round(row)
+        state = self.federation.state
+        return model_record(state.vector, state.buffers), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nothing: the server evaluates, on the test set."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing: the run's own console says what runs."""
+
+
+def assign_clients(clients: Sequence[int], nodes: Sequence[int], num_clients: int) -> dict[int, tuple[int, ...]]:
+    """Which of `clients` each node hosts; nodes that host none of them are left out.
+
+    Clients 0..num_clients-1 are divided over the nodes in blocks, so that a client always lives on the same node.
+    """
+    if not nodes:
+        raise ValueError("no Flower node is connected")
+    hosted: dict[int, list[int]] = {}
+    for client in clients:
+        hosted.setdefault(nodes[client * len(nodes) // num_clients], []).append(client)
+    return {node: tuple(ids) for node, ids in hosted.items()}

@@ -1,0 +1,193 @@
+"""THE MAP: one federated round, from top to bottom.
+
+`play_round` is a generator. It yields once: the server's order to its clients. Whoever drives it (the Flower strategy
+in `flower/strategy.py`, on any engine) carries the order to the clients and sends back their replies. What follows
+needs no knowledge of Flower.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from fedrobust.aggregators.base import Aggregate, Aggregator
+from fedrobust.attacks.scenario import Adversary
+from fedrobust.collection import Collected, Rejection, Reply, collect, drop_non_finite
+from fedrobust.data.datasets import Dataset
+from fedrobust.evaluation.accuracy import measure_accuracy
+from fedrobust.evaluation.attack_success import measure_attack_success
+from fedrobust.evaluation.detection import measure_detection
+from fedrobust.evaluation.predictor import Predictor
+from fedrobust.parameters import ParameterLayout, average_buffers
+from fedrobust.server import Server
+from fedrobust.types import Buffers, Vector
+
+Row: TypeAlias = dict[str, Any]
+"""What a round leaves in the records: plain JSON values."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the server asks for: these clients, training from this model."""
+
+    round_number: int
+    clients: tuple[int, ...]
+    vector: Vector
+    buffers: Buffers
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came back for an order, and how long it took in seconds."""
+
+    replies: Sequence[Reply]
+    failures: Sequence[Rejection]
+    seconds: float
+
+
+@dataclass
+class GlobalModel:
+    """The state of a federation between rounds, all of it: a checkpoint is this and nothing else."""
+
+    round_number: int
+    vector: Vector
+    buffers: Buffers
+
+
+@dataclass(frozen=True)
+class Federation:
+    """The server's side of a scenario, and the two that know who is malicious: the adversary and the evaluation."""
+
+    model: nn.Module
+    dataset: Dataset
+    server: Server
+    aggregator: Aggregator
+    adversary: Adversary
+    num_clients: int
+    num_rounds: int
+    evaluate_every: int
+    seed: int
+    state: GlobalModel
+    layout: ParameterLayout = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the layout of the model."""
+        object.__setattr__(self, "layout", ParameterLayout.of(self.model))
+
+
+def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
+    """Play the round after `federation.state.round_number`; changes the state, returns the round's record."""
+    state, server, adversary = federation.state, federation.server, federation.adversary
+    round_number = state.round_number + 1
+
+    # 1. The server samples clients; attackers may see to it that they are among them.
+    forced = adversary.forced(round_number)
+    asked = server.sample_clients(federation.num_clients, federation.seed, round_number, forced)
+
+    # 2. The engine carries the model to the clients, they train, and it brings back their updates.
+    delivery = yield Order(round_number, asked, state.vector, state.buffers)
+    started = time.perf_counter()
+
+    # 3. Replies become the matrix of updates; what is missing, misshapen or not finite is rejected.
+    collected = collect(asked, delivery.replies, delivery.failures, state.vector, state.buffers)
+
+    # 4. Attackers who act on updates change theirs, knowing what weight the server will give them.
+    step_size = server.step_size(round_number)
+    if collected.clients:
+        weights = server.weigh(collected.num_examples)
+        changed = adversary.corrupt(collected.clients, collected.updates, weights, step_size, round_number)
+        collected = drop_non_finite(collected, changed)
+
+    # 5. The rule aggregates. Without a single update left, the model stays as it is.
+    aggregate = None
+    if collected.clients:
+        weights = server.weigh(collected.num_examples)
+        aggregate = federation.aggregator(collected.updates, weights.to(collected.updates.device))
+
+        # 6. The server steps; buffers are averaged over the kept clients.
+        shares = weights if aggregate.shares is None else aggregate.shares
+        state.vector = state.vector + step_size * aggregate.update.to(state.vector.dtype)
+        state.buffers = average_buffers(state.buffers, collected.buffers, shares)
+    state.round_number = round_number
+    seconds_aggregation = time.perf_counter() - started
+
+    # 7. Evaluation judges model, attack and rule. It alone compares the rule's answer with the truth.
+    row = describe_round(federation, delivery, collected, aggregate)
+    row["seconds_aggregation"] = seconds_aggregation
+    started = time.perf_counter()
+    if round_number % federation.evaluate_every == 0 or round_number == federation.num_rounds:
+        row |= evaluate_model(federation)
+    row["seconds_evaluation"] = time.perf_counter() - started
+    return row
+
+
+def evaluate_model(federation: Federation) -> Row:
+    """Clean accuracy and attack success of the global model as it stands; the control is the same before round 1."""
+    state, dataset = federation.state, federation.dataset
+    predictor = Predictor(federation.model, federation.layout, state.vector, state.buffers, dataset)
+    accuracy = measure_accuracy(predictor, dataset.test, dataset.num_classes)
+    row: Row = {
+        "round": state.round_number,
+        "clean_accuracy": accuracy.accuracy,
+        "clean_loss": accuracy.loss,
+        "per_class_accuracy": accuracy.per_class,
+        "attack_success_rate": None,
+        "local_attack_success_rates": None,
+    }
+    attack = federation.adversary.attack.data
+    if attack is not None:
+        success = measure_attack_success(predictor, attack, dataset.test)
+        row["attack_success_rate"] = success.global_trigger
+        row["local_attack_success_rates"] = success.local_triggers
+    return row
+
+
+def describe_round(
+    federation: Federation, delivery: Delivery, collected: Collected, aggregate: Aggregate | None
+) -> Row:
+    """What happened in a round, told by the one who knows who is malicious."""
+    round_number = federation.state.round_number
+    attackers = [client for client in federation.adversary.attackers(round_number) if client in collected.clients]
+    norms = collected.updates.norm(dim=1).cpu()
+    is_attacker = torch.tensor([client in attackers for client in collected.clients], dtype=torch.bool)
+    # Nodes that take turns (one process) add up to less than the wait; where they overlap, the longest counts.
+    seconds = [reply.seconds for reply in delivery.replies]
+    seconds_training = sum(seconds) if sum(seconds) <= delivery.seconds else max(seconds)
+    row: Row = {
+        "round": round_number,
+        "attack_active": bool(attackers),
+        "clients": list(collected.clients),
+        "malicious_clients": attackers,
+        "num_received": len(collected.clients),
+        "num_rejected": len(collected.rejections),
+        "rejected": [{"client": one.client, "reason": one.reason} for one in collected.rejections],
+        "train_loss": _mean(collected.losses),
+        "clean_accuracy": None,
+        "clean_loss": None,
+        "per_class_accuracy": None,
+        "attack_success_rate": None,
+        "local_attack_success_rates": None,
+        "detection_tpr": None,
+        "detection_fpr": None,
+        "update_norms": norms.tolist(),
+        "update_norm_benign": _mean(norms[~is_attacker]),
+        "update_norm_malicious": _mean(norms[is_attacker]),
+        "shares": None,
+        "scores": None,
+        "diagnostics": {} if aggregate is None else dict(aggregate.diagnostics),
+        "seconds_training": seconds_training,
+        "seconds_messages": max(delivery.seconds - seconds_training, 0.0),
+    }
+    if aggregate is not None and aggregate.shares is not None:
+        detection = measure_detection(collected.clients, attackers, aggregate.shares)
+        row |= {"detection_tpr": detection.tpr, "detection_fpr": detection.fpr, "shares": aggregate.shares.tolist()}
+    if aggregate is not None and aggregate.scores is not None:
+        row["scores"] = aggregate.scores.tolist()
+    return row
+
+
+def _mean(values: torch.Tensor) -> float | None:
+    return float(values.double().mean()) if len(values) else None

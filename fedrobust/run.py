@@ -1,0 +1,258 @@
+"""One run: prepare a scenario, play it on an engine, and leave everything in a folder.
+
+Whatever ends a run early (Ctrl-C, an error, `kill -9`) leaves the rounds played so far; `resume` goes on from the last
+checkpoint and ends with the same bytes as a run that was never stopped.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from fedrobust.config import ConfigError
+from fedrobust.data.partition import class_histogram
+from fedrobust.engines import Engine, Local
+from fedrobust.flower.apps import make_client_app, make_server_app
+from fedrobust.flower.client_app import population_of_config
+from fedrobust.parameters import ParameterLayout
+from fedrobust.records.console import RunConsole, print_summary
+from fedrobust.records.plot_pictures import plot_examples, plot_partition
+from fedrobust.records.plots import plot_run
+from fedrobust.records.run_folder import RunFolder
+from fedrobust.round import Federation, Row, evaluate_model
+from fedrobust.scenario import Prepared, Scenario, build_scenario, prepare
+
+log = logging.getLogger("fedrobust")
+
+Drive = Callable[[Prepared, Callable[[Row], None]], None]
+"""Plays what is left of a federation's rounds, and calls back after each."""
+
+
+def run_config(
+    values: Mapping[str, Any],
+    folder: Path,
+    choices: Mapping[str, str],
+    *,
+    resume: bool = False,
+    drive: Drive | None = None,
+) -> Row:
+    """Run what a resolved root config describes.
+
+    Args:
+        values: the root config, plain containers.
+        folder: where the run's records go.
+        choices: which option of each config group was chosen.
+        resume: go on from the folder's checkpoint (from the start, if there is none yet).
+        drive: plays the rounds instead of the config's engine (Flower's own runtime does, under `flwr run`).
+
+    Returns:
+        The summary.
+
+    Raises:
+        ConfigError: the config cannot run, or there is nothing to resume.
+        KeyboardInterrupt: after everything computed so far has been kept.
+    """
+    scenario = build_scenario(values)
+    prepared = prepare(scenario)
+    records = RunFolder(folder)
+    try:
+        records.create(resume=resume)
+    except FileExistsError as error:
+        raise ConfigError(f"hydra.run.dir: {error}") from None
+    config = OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+    records.write_config(config)
+    records.write_choices(choices)
+    records.write_environment(str(prepared.federation.state.vector.device))
+    write_data(records, scenario, prepared)
+    summary = play(scenario, prepared, records, values, drive or partial(drive_engine, scenario.engine, config), resume)
+    control: Sequence[Row] | None = None
+    if scenario.control:
+        control, summary = play_control(scenario, records, values, summary, resume)
+    records.write_summary(summary)
+    plot_run(records, records.read_rounds(), control=control)
+    if scenario.verbose:
+        print_summary(summary)
+    return summary
+
+
+def drive_engine(engine: Engine, config: str, prepared: Prepared, on_round: Callable[[Row], None]) -> None:
+    """Play the rounds on `engine`; clients in other processes are built there from `config` (YAML)."""
+    if engine.shares_process:
+        client_app = make_client_app(lambda _context: prepared.population)
+    else:
+        client_app = make_client_app(partial(population_of_config, config))
+    engine.run(make_server_app(prepared.federation, on_round), client_app, prepared.federation.num_clients)
+
+
+def play(
+    scenario: Scenario, prepared: Prepared, records: RunFolder, values: Mapping[str, Any], drive: Drive, resume: bool
+) -> Row:
+    """Play a prepared scenario's rounds (those that are left) and keep their records; returns the summary."""
+    federation = prepared.federation
+    seconds_before = restore(federation, records) if resume else 0.0
+    started = time.perf_counter()
+    keeper = _Keeper(
+        federation, records, scenario.checkpoint_every, lambda: seconds_before + time.perf_counter() - started
+    )
+    tracker = scenario.logger.open(records, values, start_round=federation.state.round_number)
+    with RunConsole(scenario.verbose, federation.num_rounds, federation.state.round_number) as console:
+
+        def on_round(row: Row) -> None:
+            keeper.keep(row)
+            tracker.log_round(row)
+            console.on_round(row)
+
+        summary: Row | None = None
+        try:
+            if federation.state.round_number == 0 and not records.read_rounds():
+                initial = evaluate_model(federation)
+                records.append_round(initial)
+                tracker.log_round(initial)
+                console.on_round(initial)
+            if federation.state.round_number < federation.num_rounds:
+                drive(prepared, on_round)
+            summary = summarise(records.read_rounds(), keeper.seconds())
+        except KeyboardInterrupt:
+            keeper.checkpoint()
+            records.save_model(keeper.tensors())
+            plot_run(records, records.read_rounds())
+            console.message(f"stopped after round {keeper.round_number}; go on with: fedrobust resume={records.path}")
+            raise
+        finally:
+            tracker.finish(summary)
+    if scenario.checkpoint_every:
+        keeper.checkpoint()
+    records.save_model(keeper.tensors())
+    return summary
+
+
+def play_control(
+    scenario: Scenario, records: RunFolder, values: Mapping[str, Any], summary: Row, resume: bool
+) -> tuple[list[Row], Row]:
+    """Run the benign twin in the folder's `control`, and put its figure into the summary."""
+    twin = dataclasses.replace(scenario.benign_twin(), engine=Local())
+    prepared = prepare(twin)
+    twin_records = RunFolder(records.path / "control")
+    twin_records.create(resume=resume)
+    drive = partial(drive_engine, twin.engine, "")
+    twin_summary = play(twin, prepared, twin_records, values, drive, resume)
+    twin_records.write_summary(twin_summary)
+    figures = {
+        "control": "benign_twin",
+        "control_attack_success_rate": twin_summary["attack_success_rate"],
+        "control_clean_accuracy": twin_summary["clean_accuracy"],
+    }
+    return twin_records.read_rounds(), {**summary, **figures}
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], seconds: float) -> Row:
+    """What a run came to: the last evaluation, and detection averaged over the rounds that have it.
+
+    The control's attack success is that of the initial model here; a benign twin's takes its place where one ran.
+    """
+    last = next(row for row in reversed(rows) if row["clean_accuracy"] is not None)
+    first, played = rows[0], rows[1:]
+    return {
+        "clean_accuracy": last["clean_accuracy"],
+        "clean_loss": last["clean_loss"],
+        "attack_success_rate": last["attack_success_rate"],
+        "max_attack_success_rate": max(
+            (row["attack_success_rate"] for row in rows if row["attack_success_rate"] is not None), default=None
+        ),
+        "local_attack_success_rates": last["local_attack_success_rates"],
+        "control": "initial_model",
+        "control_attack_success_rate": first["attack_success_rate"],
+        "detection_tpr": _mean([row["detection_tpr"] for row in played]),
+        "detection_fpr": _mean([row["detection_fpr"] for row in played]),
+        "num_rounds": rows[-1]["round"],
+        "num_rejected": sum(row["num_rejected"] for row in played),
+        "seconds": seconds,
+        "seconds_training": sum(row["seconds_training"] for row in played),
+        "seconds_messages": sum(row["seconds_messages"] for row in played),
+        "seconds_aggregation": sum(row["seconds_aggregation"] for row in played),
+        "seconds_evaluation": sum(row["seconds_evaluation"] for row in played),
+    }
+
+
+def restore(federation: Federation, records: RunFolder) -> float:
+    """Put the checkpoint's state into `federation` and cut the records to it; returns the seconds already spent."""
+    checkpoint = records.load_checkpoint()
+    if checkpoint is None:
+        records.truncate_rounds(-1)
+        return 0.0
+    round_number, tensors, meta = checkpoint
+    state = federation.state
+    layout, device = federation.layout, state.vector.device
+    state.round_number = round_number
+    state.vector = torch.cat([tensors[name].reshape(-1) for name in layout.names]).to(device)
+    state.buffers = {name: tensors[name].to(device) for name in state.buffers}
+    records.truncate_rounds(round_number)
+    return float(meta["seconds"])
+
+
+def write_data(records: RunFolder, scenario: Scenario, prepared: Prepared) -> None:
+    """Write how the data are divided, and what clean and triggered examples look like."""
+    dataset, assignment = prepared.dataset, prepared.assignment
+    histogram = class_histogram(dataset.train.labels.cpu(), assignment, dataset.num_classes)
+    records.write_partition(
+        histogram, seed=scenario.seed, sizes=[len(indices) for indices in assignment], indices=assignment
+    )
+    plot_partition(records, histogram)
+    attack = scenario.attack.data
+    if attack is None or dataset.kind != "image":
+        return
+    victims = attack.is_success_candidate(dataset.test.labels).nonzero().squeeze(1)[:8]
+    clean = dataset.test.subset(victims)
+    parts = attack.local_triggers(dataset.input_shape)
+    stamped = {"global trigger": clean.inputs}
+    for part in parts:
+        stamped["global trigger"] = part.stamp(stamped["global trigger"])
+    if len(parts) > 1:
+        stamped |= {f"local trigger {index}": part.stamp(clean.inputs) for index, part in enumerate(parts)}
+    plot_examples(
+        records, clean.inputs.cpu(), {name: values.cpu() for name, values in stamped.items()}, clean.labels.cpu()
+    )
+
+
+class _Keeper:
+    """Keeps what rounds leave behind; holds the state as of the last round that was kept."""
+
+    def __init__(
+        self, federation: Federation, records: RunFolder, checkpoint_every: int, seconds: Callable[[], float]
+    ) -> None:
+        self.federation, self.records, self.checkpoint_every, self.seconds = (
+            federation,
+            records,
+            checkpoint_every,
+            seconds,
+        )
+        self._remember()
+
+    def keep(self, row: Row) -> None:
+        self.records.append_round(row)
+        self._remember()
+        if self.checkpoint_every and self.round_number % self.checkpoint_every == 0:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        self.records.save_checkpoint(self.round_number, self.tensors(), {"seconds": self.seconds()})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        layout = ParameterLayout.of(self.federation.model)
+        return {name: view.cpu() for name, view in (layout.views(self._vector) | self._buffers).items()}
+
+    def _remember(self) -> None:
+        # A round replaces the state's tensors and never writes to them, so references are a snapshot.
+        state = self.federation.state
+        self.round_number, self._vector, self._buffers = state.round_number, state.vector, dict(state.buffers)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

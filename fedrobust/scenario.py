@@ -1,0 +1,221 @@
+"""A scenario: every component of a run, built and checked together, and made ready to play."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.aggregators.base import Aggregator
+from fedrobust.attacks.scenario import Adversary, Attack
+from fedrobust.clients.local_training import LocalTraining
+from fedrobust.clients.population import Population
+from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config import GROUPS, ConfigError, build, check_root
+from fedrobust.data.datasets import DataError, Dataset, DatasetSource
+from fedrobust.data.partition import Partition
+from fedrobust.engines import Engine
+from fedrobust.models import Architecture
+from fedrobust.parameters import ParameterLayout, clone_buffers
+from fedrobust.records.loggers import Logger
+from fedrobust.round import Federation, GlobalModel
+from fedrobust.seeds import seeded_initialisation
+from fedrobust.server import Server
+
+
+@component
+class Scenario:
+    """Everything that a run is made of; the keys of the root config.
+
+    Attributes:
+        seed: fixes every random choice.
+        num_clients: clients in all, benign and malicious.
+        num_rounds: rounds to play.
+        evaluate_every: evaluate the global model every k rounds (and after the last).
+        checkpoint_every: write a checkpoint every k rounds; 0 writes none.
+        control: also run a benign twin, and report the trigger's success on it.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        data_root: where data sets lie; `None` goes by FEDROBUST_DATA, else the user's cache folder.
+        verbose: a progress bar and a table; else log lines.
+    """
+
+    seed: Index = 0
+    num_clients: Count = 20
+    num_rounds: Count = 30
+    evaluate_every: Count = 1
+    checkpoint_every: Index = 10
+    control: bool = False
+    device: str = "auto"
+    data_root: str | None = None
+    verbose: bool = True
+    dataset: DatasetSource
+    partition: Partition
+    model: Architecture
+    client: LocalTraining
+    attack: Attack
+    aggregator: Aggregator
+    server: Server
+    engine: Engine
+    logger: Logger
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before any data is loaded."""
+        select_device(self.device)
+        if self.server.num_sampled is not None and self.server.num_sampled > self.num_clients:
+            raise FieldError(
+                "server.num_sampled", f"must be at most num_clients={self.num_clients}, got {self.server.num_sampled}"
+            )
+        try:
+            malicious = self.attack.choose_malicious(self.num_clients, self.seed)
+        except FieldError as error:
+            raise FieldError(f"attack.{error.field}", error.message) from None
+        num_sampled = self.server.num_sampled or self.num_clients
+        turns, forced = self.attack.schedule.turns, self.attack.schedule.participation == "forced"
+        if forced and not turns and len(malicious) > num_sampled:
+            raise FieldError(
+                "attack.schedule.participation",
+                f"cannot force {len(malicious)} malicious clients into rounds of server.num_sampled={num_sampled}",
+            )
+
+    def benign_twin(self) -> "Scenario":
+        """The same scenario without malicious clients: what the trigger does to a model that never saw it."""
+        attack = dataclasses.replace(self.attack, num_malicious=0, malicious_fraction=None, malicious_clients=None)
+        return dataclasses.replace(self, attack=attack, control=False)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario with its data loaded and its model initialised."""
+
+    dataset: Dataset
+    assignment: tuple[Tensor, ...]
+    model: nn.Module
+    federation: Federation
+    population: Population
+
+
+def build_scenario(values: Mapping[str, Any]) -> Scenario:
+    """The scenario that a resolved root config describes.
+
+    Raises:
+        ConfigError: with the key, the value and what is allowed.
+    """
+    own = {key: value for key, value in values.items() if key not in GROUPS and key != "resume"}
+    check_root(own, Scenario)
+    components = {group: build(values[group], group) for group in GROUPS}
+    try:
+        return Scenario(**own, **components)
+    except FieldError as error:
+        raise ConfigError(str(error)) from None
+
+
+def prepare(scenario: Scenario) -> Prepared:
+    """Load the data, divide it, initialise the model, and check what depends on the data.
+
+    Raises:
+        ConfigError: with the key, the value and what is allowed.
+    """
+    device = select_device(scenario.device)
+    root = None if scenario.data_root is None else Path(scenario.data_root)
+    try:
+        dataset = scenario.dataset.load(root, device)
+    except DataError as error:
+        raise ConfigError(f"dataset: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"dataset: {error}") from None
+    try:
+        assignment = scenario.partition.assign(dataset, scenario.num_clients, scenario.seed)
+    except ValueError as error:
+        raise ConfigError(f"partition: {error}") from None
+    model = initial_model(scenario, dataset)
+    can_vectorize = not any(True for _ in model.buffers())
+    if scenario.client.vectorize is True and not can_vectorize:
+        raise ConfigError("client.vectorize: must be false or auto for a model with buffers (BatchNorm), got true")
+    _check_attack(scenario, dataset)
+    adversary = Adversary(scenario.attack, scenario.attack.choose_malicious(scenario.num_clients, scenario.seed))
+    _check_aggregator(scenario, device)
+    layout = ParameterLayout.of(model)
+    federation = Federation(
+        model=model,
+        dataset=dataset,
+        server=scenario.server,
+        aggregator=scenario.aggregator,
+        adversary=adversary,
+        num_clients=scenario.num_clients,
+        num_rounds=scenario.num_rounds,
+        evaluate_every=scenario.evaluate_every,
+        seed=scenario.seed,
+        state=GlobalModel(0, layout.flatten(model), clone_buffers(model)),
+    )
+    population = Population(
+        dataset=dataset,
+        assignment=assignment,
+        adversary=adversary,
+        training=scenario.client,
+        model=model,
+        can_vectorize=can_vectorize,
+        has_convolutions=scenario.model.has_convolutions,
+        seed=scenario.seed,
+    )
+    return Prepared(dataset, assignment, model, federation, population)
+
+
+def initial_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
+    """The global model before round 1, on the data's device."""
+    try:
+        with seeded_initialisation(scenario.seed, "model"):
+            model = scenario.model.build(dataset.input_shape, dataset.num_classes)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
+    return model.to(dataset.train.inputs.device)
+
+
+def select_device(name: str) -> torch.device:
+    """The device that `name` means; `auto` is the first GPU, or the CPU.
+
+    Raises:
+        FieldError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    available = ["auto", "cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if device is None or (str(device) not in available and name not in available):
+        if device is not None and name == "cuda" and torch.cuda.is_available():
+            return device
+        raise FieldError("device", f"must be one of {', '.join(available)}, got {name!r}")
+    return device
+
+
+def _check_attack(scenario: Scenario, dataset: Dataset) -> None:
+    attack = scenario.attack.data
+    if attack is None:
+        return
+    if attack.target_label >= dataset.num_classes:
+        raise ConfigError(
+            f"attack.data.target_label: must be below {dataset.num_classes} ({dataset.name} has "
+            f"{dataset.num_classes} classes), got {attack.target_label}"
+        )
+    if not bool(attack.is_success_candidate(dataset.test.labels).any()):
+        raise ConfigError(f"attack.data: no test example of {dataset.name} could show whether the attack succeeds")
+    try:
+        attack.local_triggers(dataset.input_shape)
+    except FieldError as error:
+        raise ConfigError(f"attack.data.{error.field}: {error.message} (dataset={dataset.name})") from None
+
+
+def _check_aggregator(scenario: Scenario, device: torch.device) -> None:
+    """Let the rule speak up now about a number of clients that it cannot work with."""
+    num_sampled = scenario.server.num_sampled or scenario.num_clients
+    try:
+        scenario.aggregator(torch.eye(num_sampled, 2, device=device))
+    except ValueError as error:
+        raise ConfigError(f"aggregator: {error}") from None
