@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -84,14 +85,23 @@ def plot_examples(
         fontsize=11,
         fontweight="bold",
     )
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        shown = ((images[:columns].detach().float().cpu() - low) / max(high - low, 1e-12)).clamp(0, 1)
-        for cell, picture in zip(line, shown.permute(0, 2, 3, 1), strict=True):
-            cell.imshow(picture.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            cell.set_xticks([])
-            cell.set_yticks([])
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    for cell, label in zip(axes[0], labels, strict=False):
-        cell.set_title(name_of(int(label)), fontsize=9)
+    # One picture of all examples: a hundred little axes would take seconds to lay out.
+    height, width = clean.shape[2:]
+    gap = max(1, width // 12)
+    channels_last = torch.stack([images[:columns].detach().float().cpu() for images in rows.values()])
+    shown = ((channels_last - low) / max(high - low, 1e-12)).clamp(0, 1).permute(0, 1, 3, 4, 2)
+    # Grey between the examples: on white or black ground a trigger at the edge would not show.
+    sheet = torch.full((len(rows) * (height + gap) + gap, columns * (width + gap) + gap, shown.shape[-1]), 0.6)
+    for line, pictures in enumerate(shown):
+        for column, picture in enumerate(pictures):
+            top, left = line * (height + gap) + gap, column * (width + gap) + gap
+            sheet[top : top + height, left : left + width] = picture
+    axes = figure.subplots()
+    axes.imshow(sheet.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    middle = gap + (width - 1) / 2
+    names = [name_of(int(label)) for label in list(labels)[:columns]]
+    axes.set_xticks([column * (width + gap) + middle for column in range(columns)], names)
+    axes.set_yticks([line * (height + gap) + gap + (height - 1) / 2 for line in range(len(rows))], list(rows))
     return save_figure(figure, folder.plots / "examples.png")

@@ -1,0 +1,40 @@
+"""The claims of the README's first table: the default attack gets in under the mean, and stays out of the filters."""
+
+import pytest
+
+from fedrobust.compose import compose_config
+from fedrobust.engines import Local
+from fedrobust.flower.apps import make_client_app, make_server_app
+from fedrobust.round import Row
+from fedrobust.scenario import build_scenario, prepare
+
+SEEDS = range(5)
+
+
+def last_round(overrides: list[str]) -> Row:
+    """Play the scenario and return the record of its last round."""
+    values, _ = compose_config([*overrides, "evaluate_every=1000"])
+    prepared = prepare(build_scenario(values))
+    rows: list[Row] = []
+    server_app = make_server_app(prepared.federation, rows.append)
+    Local().run(server_app, make_client_app(lambda _context: prepared.population), prepared.federation.num_clients)
+    return rows[-1]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("aggregator", ["mean", "spectral_filter", "sever"])
+def test_the_default_backdoor_gets_past_the_mean_and_not_past_the_filters(aggregator, seed):
+    row = last_round([f"aggregator={aggregator}", f"seed={seed}"])
+    assert row["clean_accuracy"] >= 0.90
+    if aggregator == "mean":
+        assert row["attack_success_rate"] >= 0.8
+    else:
+        assert row["attack_success_rate"] <= 0.15
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_without_attackers_the_trigger_does_nothing(seed):
+    """The control that the success rates above must be read against."""
+    row = last_round(["attack.num_malicious=0", "aggregator=mean", f"seed={seed}"])
+    assert row["attack_success_rate"] <= 0.05
+    assert row["clean_accuracy"] >= 0.90

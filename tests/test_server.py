@@ -1,0 +1,41 @@
+"""Sampling and weighing, against counts and fractions written out by hand."""
+
+import torch
+
+from fedrobust.server import Server
+
+
+def test_all_clients_or_a_sample():
+    assert Server().sample_clients(5, seed=0, round_number=1, forced=()) == (0, 1, 2, 3, 4)
+    sample = Server(num_sampled=3).sample_clients(50, seed=0, round_number=1, forced=())
+    assert len(set(sample)) == 3
+    assert list(sample) == sorted(sample)
+
+
+def test_samples_are_uniform_over_rounds():
+    """Each of 10 clients is in a sample of 3 with probability 0.3; over 2000 rounds the count is binomial, sigma 20.5."""
+    server, counts = Server(num_sampled=3), torch.zeros(10)
+    for number in range(2000):
+        counts[list(server.sample_clients(10, seed=1, round_number=number, forced=()))] += 1
+    assert float((counts - 600).abs().max()) < 5 * 20.5
+
+
+def test_forced_clients_take_the_place_of_sampled_ones():
+    """All but one of the sample of the same round stay."""
+    server = Server(num_sampled=4)
+    free = set(server.sample_clients(30, seed=0, round_number=7, forced=()))
+    outsider = next(client for client in range(30) if client not in free)
+    forced = set(server.sample_clients(30, seed=0, round_number=7, forced=(outsider,)))
+    assert outsider in forced
+    assert len(forced) == 4
+    assert len(forced & free) == 3
+
+
+def test_weights():
+    assert Server().weigh(torch.tensor([1, 3])).tolist() == [0.25, 0.75]
+    assert Server(weights="uniform").weigh(torch.tensor([1, 3])).tolist() == [0.5, 0.5]
+
+
+def test_step_size_after_a_warm_start():
+    server = Server(learning_rate=0.1, warm_start_rounds=10, warm_start_learning_rate=1.0)
+    assert [server.step_size(number) for number in (1, 10, 11, 50)] == [1.0, 1.0, 0.1, 0.1]
