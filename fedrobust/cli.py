@@ -1,19 +1,22 @@
 """The command `fedrobust`: compose, check, instantiate, run.
 
-What is wrong with a config is one line on standard error and exit code 2; nothing has been trained by then.
+What is wrong with a config is one line on standard error and exit code 2; nothing has been trained by then. What goes
+wrong in a run is one line, too, and exit code 1; what was computed stays in the folder, with the traceback.
 """
 
-import difflib
+import contextlib
+import io
 import logging
 import os
-import re
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra._internal.utils import get_args_parser  # private, but the only way to know Hydra's flags
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -21,7 +24,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedrobust.config import GROUPS, ConfigError, Root, config_folder, plain, register_schema
+from fedrobust.compose import chosen
+from fedrobust.composition_errors import explain
+from fedrobust.config import ConfigError, Root, config_folder, plain, register_schema
+
+if TYPE_CHECKING:
+    from fedrobust.records.run_folder import RunFolder
 
 log = logging.getLogger("fedrobust")
 
@@ -36,9 +44,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Small models on shared cores: threads that spin while they wait made rounds up to 40 times slower. Read when torch
     # is first imported, so nothing above may import it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Huge pages for tensors: fresh memory is most of the cost of a large one, a third of it in them. Also read then.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     signal.signal(signal.SIGTERM, _interrupt)
     register_schema()
+    SweepReport.num_failed = 0
     try:
+        _check_flags(arguments)
         if any(argument.startswith("resume=") for argument in arguments):
             _resume(arguments)
         else:
@@ -46,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_task)()
     except ConfigError as error:
         _exit(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _exit(explain(error))
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        _exit(explain(error, arguments))  # of composing: `_run` has dealt with those of running
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     if SweepReport.num_failed:
@@ -57,34 +69,58 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _task(config: DictConfig) -> None:
     """What Hydra runs, once for a run and once for each cell of a sweep."""
     from fedrobust.records.run_folder import RunFolder
-    from fedrobust.run import run_config  # torch and flwr take seconds to import: not for --help
 
     context = HydraConfig.get()
+    is_cell = context.mode == RunMode.MULTIRUN
     folder = RunFolder(Path(context.runtime.output_dir))
-    choices = {group: str(context.runtime.choices[group]) for group in GROUPS}
-    if context.mode != RunMode.MULTIRUN:
-        try:
-            run_config(plain(config), folder.path, choices)
-        except ConfigError as error:  # not through Hydra, which would add lines of its own
-            _exit(str(error))
-        return
-    # A cell of a sweep that fails must not take the others with it: its reason is kept, and reported at the end.
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.create()
+    except FileExistsError as error:  # made since the start: by another cell, if hydra.sweep.subdir is the same for all
+        _exit(f"hydra.{'sweep' if is_cell else 'run'}.dir: {error}")
+    choices = chosen(HydraConfig.instance().cfg)
+    if is_cell:  # known before the run, so that the table can show a cell that fails
         folder.write_choices(choices)
         folder.write_config(OmegaConf.to_yaml(config))
-        run_config(plain(config), folder.path, choices)
+    message, code = _run(config, folder, choices, resume=False)
+    if code and is_cell:  # one cell that fails must not take the others with it
+        if code == BAD_CONFIG:
+            folder.write_failure(message)
+        log.error("%s failed: %s", folder.path, message)
+    elif code:
+        _exit(message, code)
+
+
+def _run(config: DictConfig, folder: "RunFolder", choices: Mapping[str, str], *, resume: bool) -> tuple[str, int]:
+    """Run in `folder`; returns why it failed and the exit code that says so, or an empty message and 0."""
+    from fedrobust.run import run_config  # torch and flwr take seconds to import: not for --help
+
+    try:
+        run_config(plain(config), folder.path, choices, resume=resume)
+    except (ConfigError, OmegaConfBaseException) as error:
+        return str(error) if isinstance(error, ConfigError) else explain(error, []), BAD_CONFIG
     except Exception as error:
-        expected = isinstance(error, ConfigError)
-        reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        folder.write_failure(" ".join(reason.split()))
-        log.error("%s failed: %s", folder.path, reason, exc_info=not expected)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        folder.write_failure(reason, traceback.format_exc())
+        return f"{reason}; what was computed, and the traceback in failure.json, are in {folder.path}", FAILED
+    return "", 0
 
 
 class SweepReport(Callback):
-    """At the end of a sweep: how many cells failed, and how to see the table."""
+    """Before Hydra writes into a folder: whether it is free. After a sweep: how many cells failed."""
 
     num_failed = 0
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse the folder of another run."""
+        folder = Path(config.hydra.run.dir)
+        if (folder / "rounds.jsonl").exists():
+            _exit(f"hydra.run.dir: must be a folder without a run, got {str(folder)!r}; to go on: resume={folder}")
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a folder with the runs of another sweep."""
+        folder = Path(config.hydra.sweep.dir)
+        if next(folder.glob("**/rounds.jsonl"), None) is not None:
+            _exit(f"hydra.sweep.dir: must be a folder without runs, got {str(folder)!r}")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Count the failures that the sweep's cells left in their folders."""
@@ -97,7 +133,6 @@ class SweepReport(Callback):
 
 def _resume(arguments: Sequence[str]) -> None:
     from fedrobust.records.run_folder import RunFolder
-    from fedrobust.run import run_config
 
     values: dict[str, str] = {}
     for argument in arguments:
@@ -105,54 +140,45 @@ def _resume(arguments: Sequence[str]) -> None:
         if not separator or key not in ("resume", *_RESUMABLE_CHANGES):
             raise ConfigError(f"{argument}: cannot be combined with resume; allowed: {', '.join(_RESUMABLE_CHANGES)}")
         values[key] = value
-    folder = Path(values.pop("resume"))
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"resume: must be the folder of a run (no config.yaml in {str(folder)!r})")
-    changes = OmegaConf.from_dotlist([f"{key}={value}" for key, value in values.items()])
-    config = OmegaConf.merge(OmegaConf.structured(Root), OmegaConf.load(folder / "config.yaml"), changes)
+    folder = RunFolder(Path(values.pop("resume")))
+    if not (folder.path / "config.yaml").is_file():
+        raise ConfigError(f"resume: must be the folder of a run (no config.yaml in {str(folder.path)!r})")
+    try:
+        saved = OmegaConf.load(folder.path / "config.yaml")
+    except Exception as error:  # what the YAML parser raises has no type in OmegaConf's terms
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"resume: cannot read {str(folder.path / 'config.yaml')!r} ({reason})") from None
+    config = OmegaConf.merge(OmegaConf.structured(Root), saved)
     assert isinstance(config, DictConfig)
+    config.merge_with_dotlist([f"{key}={value}" for key, value in values.items()])
+    checkpoint = folder.load_checkpoint()
+    if checkpoint is not None and config.num_rounds < checkpoint[0]:
+        raise ConfigError(
+            f"num_rounds: must be at least {checkpoint[0]}, the rounds already played, got {config.num_rounds}"
+        )
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
-    run_config(plain(config), folder, RunFolder(folder).read_choices(), resume=True)
+    message, code = _run(config, folder, folder.read_choices(), resume=True)
+    if code:
+        _exit(message, code)
 
 
-def explain(error: Exception) -> str:
-    """One line for what Hydra or OmegaConf has to say, with what is allowed."""
-    text = str(error)
-    if error.__cause__ is not None and str(error.__cause__) not in text:
-        text = f"{text} {error.__cause__}"
-    missing = re.search(r"Could not find '([^']+)'", text)
-    if missing is not None and "/" in missing[1]:
-        group, _, choice = missing[1].rpartition("/")
-        options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
-        near = difflib.get_close_matches(choice, options, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return f"{group}={choice}: unknown choice; {hint}allowed: {', '.join(options)}"
-    unknown = re.search(r"Key '([^']+)' is not in struct(?:.*?full_key: (\S+))?", text, re.DOTALL)
-    group_override = re.search(r"Could not override '([^']+)'.*?No match in the defaults list", text, re.DOTALL)
-    key = unknown[1] if unknown else group_override[1] if group_override else None
-    if key is not None:
-        full_key = unknown[2] if unknown and unknown[2] else key
-        allowed = _siblings(full_key)
-        near = difflib.get_close_matches(key, allowed, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return f"{full_key}: unknown key; {hint}allowed: {', '.join(allowed)}"
-    return " ".join(text.split())
-
-
-def _siblings(full_key: str) -> list[str]:
-    """The keys beside `full_key` under the default choices: a guess that helps, since the choice is not known here."""
-    from fedrobust.compose import compose_config
-
-    node: Any = {**compose_config([])[0], "experiment": None}
-    for part in full_key.split(".")[:-1]:
-        node = node.get(part) if isinstance(node, dict) else None
-    return sorted(key for key in node if key != "_target_") if isinstance(node, dict) else []
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Let Hydra's parser look at the flags now: what it says of a wrong one fills a screen."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            get_args_parser().parse_args(arguments)
+    except SystemExit as stop:
+        if not stop.code:  # --version
+            raise
+        reason = said.getvalue().rpartition("error: ")[2].strip()
+        raise ConfigError(f"{reason}; allowed: KEY=VALUE, and the flags of fedrobust --hydra-help") from None
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _exit(message: str) -> None:
+def _exit(message: str, code: int = BAD_CONFIG) -> None:
     print(f"fedrobust: {message}", file=sys.stderr)
-    sys.exit(BAD_CONFIG)
+    sys.exit(code)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fedrobust.types import Buffers, Updates
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -64,18 +66,19 @@ def collect(
         if reason is not None:
             rejections.extend(Rejection(client, reason) for client in reply.clients or (None,))
             continue
-        fine = reply.updates.isfinite().all(dim=1)
-        for values in reply.buffers.values():
-            if values.is_floating_point():
-                fine &= values.flatten(1).isfinite().all(dim=1).to(fine.device)
+        # Converted before it is looked at: a number that float64 can hold may be infinite in float32.
+        reply = _converted(reply, vector, buffers)
+        is_finite = {"update": _has_finite_rows(reply.updates).tolist(), "loss": reply.losses.isfinite().tolist()}
+        for name, values in reply.buffers.items():
+            is_finite[f"buffer {name}"] = values.reshape(len(values), -1).isfinite().all(dim=1).tolist()
         keep = []
         for row, client in enumerate(reply.clients):
             if client not in asked:
                 rejections.append(Rejection(client, "was not asked to train in this round"))
             elif client in taken:
                 rejections.append(Rejection(client, "answered more than once; the first reply counts"))
-            elif not fine[row]:
-                rejections.append(Rejection(client, "update contains NaN or infinity"))
+            elif bad := [name for name, rows in is_finite.items() if not rows[row]]:
+                rejections.append(Rejection(client, f"{bad[0]} contains NaN or infinity"))
             elif int(reply.num_examples[row]) <= 0:
                 rejections.append(
                     Rejection(client, f"num_examples must be positive, got {int(reply.num_examples[row])}")
@@ -90,23 +93,52 @@ def collect(
     return _stack(usable, rejections, vector, buffers)
 
 
+def _has_finite_rows(matrix: Tensor) -> Tensor:
+    """`(k,)`: which rows of `(k, d)` hold neither NaN nor infinity.
+
+    A row whose norm is finite is. Reading the norms takes a tenth of the time of `isfinite`, which writes a matrix of
+    booleans; the few rows left are looked at entry by entry, for a norm may overflow where no entry does.
+    """
+    fine: Tensor = torch.linalg.vector_norm(matrix, dim=1).isfinite()
+    for row in (~fine).nonzero().flatten().tolist():
+        fine[row] = matrix[row].isfinite().all()
+    return fine
+
+
 def _defect(reply: Reply, num_parameters: int, buffers: Buffers) -> str | None:
     """Why no row of the reply can be used, or `None`."""
     k = len(reply.clients)
     if k == 0:
         return "reply names no client"
-    if not reply.updates.is_floating_point():
-        return f"update must be floating point, got {reply.updates.dtype}"
-    if tuple(reply.updates.shape) != (k, num_parameters):
-        return f"update must have shape ({k}, {num_parameters}), got {tuple(reply.updates.shape)}"
-    if tuple(reply.num_examples.shape) != (k,):
-        return f"num_examples must have shape ({k},), got {tuple(reply.num_examples.shape)}"
     if set(reply.buffers) != set(buffers):
         return f"buffers must be {sorted(buffers)}, got {sorted(reply.buffers)}"
-    for name, values in reply.buffers.items():
-        if tuple(values.shape) != (k, *buffers[name].shape):
-            return f"buffer {name} must have shape {(k, *buffers[name].shape)}, got {tuple(values.shape)}"
+    shapes = {"update": (num_parameters,), "num_examples": (), "loss": ()}
+    shapes |= {f"buffer {name}": tuple(values.shape) for name, values in buffers.items()}
+    received = {"update": reply.updates, "num_examples": reply.num_examples, "loss": reply.losses}
+    received |= {f"buffer {name}": values for name, values in reply.buffers.items()}
+    for name, values in received.items():
+        is_integer = values.dtype in _INTEGERS
+        if name == "num_examples" and not is_integer:
+            return f"num_examples must be integers, got {values.dtype}"
+        if name in ("update", "loss") and not values.is_floating_point():
+            return f"{name} must be floating point, got {values.dtype}"
+        if not (is_integer or values.is_floating_point() or values.dtype is torch.bool):
+            return f"{name} must hold real numbers, got {values.dtype}"
+        if tuple(values.shape) != (k, *shapes[name]):
+            return f"{name} must have shape {(k, *shapes[name])}, got {tuple(values.shape)}"
     return None
+
+
+def _converted(reply: Reply, vector: Tensor, buffers: Buffers) -> Reply:
+    """The reply in the global model's number formats, its updates on the global model's device."""
+    return Reply(
+        reply.clients,
+        reply.updates.to(vector.device, vector.dtype),
+        reply.num_examples.to(torch.int64),
+        reply.losses.to(torch.float32),
+        {name: values.to(buffers[name].dtype) for name, values in reply.buffers.items()},
+        reply.seconds,
+    )
 
 
 def _rows(reply: Reply, rows: list[int]) -> Reply:
@@ -124,11 +156,10 @@ def _stack(usable: list[Reply], rejections: list[Rejection], vector: Tensor, buf
         updates, num_examples, losses = usable[0].updates, usable[0].num_examples, usable[0].losses
         stacked = usable[0].buffers
     else:
-        updates = torch.cat([reply.updates.to(vector.device, vector.dtype) for reply in usable])
+        updates = torch.cat([reply.updates for reply in usable])
         num_examples = torch.cat([reply.num_examples for reply in usable])
         losses = torch.cat([reply.losses for reply in usable])
         stacked = {name: torch.cat([reply.buffers[name] for reply in usable]) for name in buffers}
-    updates = updates.to(vector.device, vector.dtype)
     order = sorted(range(len(clients)), key=clients.__getitem__)
     if order != list(range(len(clients))):
         index = torch.tensor(order)
@@ -140,7 +171,8 @@ def _stack(usable: list[Reply], rejections: list[Rejection], vector: Tensor, buf
 
 def drop_non_finite(collected: Collected, rows: Sequence[int]) -> Collected:
     """Look once more at `rows`, which an update attack has changed; those that overflowed are rejected."""
-    bad = {row for row in rows if not bool(collected.updates[row].isfinite().all())}
+    fine = _has_finite_rows(collected.updates[list(rows)])
+    bad = {row for row, is_fine in zip(rows, fine.tolist(), strict=True) if not is_fine}
     if not bad:
         return collected
     keep = [row for row in range(len(collected.clients)) if row not in bad]

@@ -5,9 +5,12 @@ Every rule, attack, model or data set that a config can name is one. A range is 
 """
 
 import dataclasses
+import inspect
 import typing
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, dataclass_transform
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -23,7 +26,7 @@ NonNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Index = Annotated[int, Ge(0)]
 
-_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class FieldError(ValueError):
@@ -39,6 +42,8 @@ class FieldError(ValueError):
 def component(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only dataclass that checks its fields' types and ranges when it is built.
 
+    Numbers must be finite. A field for another component must hold one: an instance, or what its Protocol asks for.
+
     A `__post_init__` of the class runs after the check, for what several fields must satisfy together.
 
     Raises:
@@ -47,7 +52,7 @@ def component(cls: type[T]) -> type[T]:
     inner = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
-        check_fields(type(self), {name: getattr(self, name) for name in _adapters(type(self))})
+        check_fields(type(self), {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.init})
         if inner is not None:
             inner(self)
 
@@ -56,27 +61,60 @@ def component(cls: type[T]) -> type[T]:
 
 
 def check_fields(cls: type[Any], values: Mapping[str, Any]) -> None:
-    """Check `values` against the annotations of the dataclass `cls`; unknown names are the caller's affair."""
+    """Check `values` against the annotations of the dataclass `cls`; unknown names are the caller's affair.
+
+    Raises:
+        FieldError: a value of the wrong type or out of range.
+    """
+    checks = _checks(cls)
     for name, value in values.items():
-        adapter = _adapters(cls).get(name)
-        if adapter is None:
-            continue
-        try:
-            adapter.validate_python(value)
-        except ValidationError as error:
-            raise FieldError(name, _explain(value, error)) from None
+        if name in checks:
+            checks[name](name, value)
 
 
-_known: dict[type[Any], dict[str, TypeAdapter[Any]]] = {}
+_Check: TypeAlias = Callable[[str, Any], None]
+_known: dict[type[Any], dict[str, _Check]] = {}
 
 
-def _adapters(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
-    """One checker per field that holds plain values; fields that hold other components check themselves."""
+def _checks(cls: type[Any]) -> dict[str, _Check]:
+    """One check for each field."""
     if cls not in _known:
         hints = typing.get_type_hints(cls, include_extras=True)
         names = [field.name for field in dataclasses.fields(cls) if field.init]
-        _known[cls] = {name: TypeAdapter(hints[name], config=_STRICT) for name in names if _is_plain(hints[name])}
+        _known[cls] = {name: _check_of(hints[name]) for name in names}
     return _known[cls]
+
+
+def _check_of(hint: Any) -> _Check:
+    if _is_plain(hint):
+        return partial(_check_plain, TypeAdapter(hint, config=_STRICT))
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
+    return partial(_check_kind, tuple(typing.get_origin(kind) or kind for kind in kinds))
+
+
+def _check_plain(adapter: TypeAdapter[Any], name: str, value: Any) -> None:
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        raise FieldError(name, _explain(value, error)) from None
+
+
+def _check_kind(kinds: tuple[Any, ...], name: str, value: Any) -> None:
+    if Any not in kinds and not any(_is_a(value, kind) for kind in kinds):
+        names = ["null" if kind is NoneType else kind.__name__ for kind in kinds]
+        raise FieldError(name, f"must be a component of the kind {' or '.join(names)}, got {value!r}")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if not isinstance(value, kind):
+        return False
+    if "__call__" in vars(kind):  # all that is callable is an instance of such a Protocol: count what it is called with
+        given = range(len(inspect.signature(kind.__call__).parameters) - 1)
+        try:
+            inspect.signature(value).bind(*given)
+        except TypeError:
+            return False
+    return True
 
 
 def _is_plain(hint: Any) -> bool:
@@ -91,6 +129,8 @@ def _is_plain(hint: Any) -> bool:
 def _explain(value: Any, error: ValidationError) -> str:
     reasons: list[str] = []
     for entry in error.errors():
+        if entry["type"] == "tuple_type":  # configs hold lists
+            continue
         reason = entry["msg"].removeprefix("Input should be ")
         if reason not in reasons:
             reasons.append(reason)

@@ -6,8 +6,7 @@ the component it names. What is wrong is told in one line with the key, the valu
 
 import dataclasses
 import difflib
-import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,9 +85,11 @@ def build(node: Any, path: str) -> Any:
         return [build(item, f"{path}[{index}]") for index, item in enumerate(node)]
     if not isinstance(node, Mapping) or "_target_" not in node:
         return node
-    target = _locate(str(node["_target_"]), path)
+    target = _locate(node["_target_"], path)
     values = {str(key): value for key, value in node.items() if key != "_target_"}
-    allowed = _parameters(target)
+    empty = dataclasses.MISSING
+    fields = [one for one in dataclasses.fields(target) if one.init]
+    allowed = {one.name: one.default is empty and one.default_factory is empty for one in fields}
     for key in values:
         if key not in allowed:
             raise ConfigError(unknown_key(f"{path}.{key}", key, list(allowed)))
@@ -109,11 +110,14 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if name else path
 
 
-def unknown_key(full_key: str, key: str, allowed: list[str]) -> str:
+def unknown_key(full_key: str, key: str, allowed: Sequence[str]) -> str:
     """The message for a key that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(key, allowed, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{full_key}: unknown key; {hint}allowed: {', '.join(sorted(allowed)) or 'none'}"
+    return f"{full_key}: unknown key; {_suggest(key, allowed)}"
+
+
+def unknown_choice(group: str, choice: str, allowed: Sequence[str]) -> str:
+    """The message for a choice that a config group does not have, with the nearest one that it has."""
+    return f"{group}={choice}: unknown choice; {_suggest(choice, allowed)}"
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -124,32 +128,36 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def check_root(values: Mapping[str, Any], scenario: type[Any]) -> None:
-    """Check the root's own values against the fields of the scenario that they become."""
+    """Check the root's own values against the fields of the scenario that they become.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, a value out of range.
+    """
+    allowed = [one.name for one in dataclasses.fields(scenario)]
+    for key in values:
+        if key not in allowed:
+            raise ConfigError(unknown_key(key, key, allowed))
     try:
         check_fields(scenario, values)
     except FieldError as error:
         raise ConfigError(str(error)) from None
 
 
-def _locate(target: str, path: str) -> Any:
+def _locate(target: Any, path: str) -> Any:
     try:
-        return hydra.utils.get_object(target)
-    except (ImportError, ValueError) as error:
+        found = hydra.utils.get_object(str(target))
+    except Exception as error:  # whatever the import of a module may raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}._target_: cannot import {target!r} ({reason})") from None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ConfigError(f"{path}._target_: must name a component (a dataclass), got {target!r}")
+    return found
 
 
-def _parameters(target: Any) -> dict[str, bool]:
-    """The names that a component takes, and whether each is required."""
-    if dataclasses.is_dataclass(target):
-        empty = dataclasses.MISSING
-        return {
-            one.name: one.default is empty and one.default_factory is empty
-            for one in dataclasses.fields(target)
-            if one.init
-        }
-    parameters = inspect.signature(target).parameters.values()
-    return {one.name: one.default is inspect.Parameter.empty for one in parameters}
+def _suggest(name: str, allowed: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}allowed: {', '.join(sorted(allowed)) or 'none'}"
 
 
 __all__ = [
@@ -162,4 +170,6 @@ __all__ = [
     "config_folder",
     "plain",
     "register_schema",
+    "unknown_choice",
+    "unknown_key",
 ]

@@ -153,9 +153,11 @@ def describe_round(
     attackers = [client for client in federation.adversary.attackers(round_number) if client in collected.clients]
     norms = collected.updates.norm(dim=1).cpu()
     is_attacker = torch.tensor([client in attackers for client in collected.clients], dtype=torch.bool)
-    # Nodes that take turns (one process) add up to less than the wait; where they overlap, the longest counts.
+    # Nodes that take turns (one process) add up to less than the wait; where they overlap, the longest counts. What
+    # nodes claim is bounded by the wait.
     seconds = [reply.seconds for reply in delivery.replies]
-    seconds_training = sum(seconds) if sum(seconds) <= delivery.seconds else max(seconds)
+    total, longest = sum(seconds), max(seconds, default=0.0)
+    seconds_training = total if total <= delivery.seconds else min(longest, delivery.seconds)
     row: Row = {
         "round": round_number,
         "attack_active": bool(attackers),
@@ -179,7 +181,7 @@ def describe_round(
         "scores": None,
         "diagnostics": {} if aggregate is None else dict(aggregate.diagnostics),
         "seconds_training": seconds_training,
-        "seconds_messages": max(delivery.seconds - seconds_training, 0.0),
+        "seconds_messages": delivery.seconds - seconds_training,
     }
     if aggregate is not None and aggregate.shares is not None:
         detection = measure_detection(collected.clients, attackers, aggregate.shares)

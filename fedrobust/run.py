@@ -60,6 +60,8 @@ def run_config(
     """
     scenario = build_scenario(values)
     prepared = prepare(scenario)
+    if prepared.federation.adversary.malicious and not scenario.has_attack_round():
+        log.warning("no client ever attacks: attack.schedule has no round in 1..num_rounds=%d", scenario.num_rounds)
     records = RunFolder(folder)
     try:
         records.create(resume=resume)
@@ -118,7 +120,7 @@ def play(
             if federation.state.round_number < federation.num_rounds:
                 drive(prepared, on_round)
             summary = summarise(records.read_rounds(), keeper.seconds())
-        except KeyboardInterrupt:
+        except (Exception, KeyboardInterrupt):
             keeper.checkpoint()
             records.save_model(keeper.tensors())
             plot_run(records, records.read_rounds())
@@ -215,9 +217,8 @@ def write_data(records: RunFolder, scenario: Scenario, prepared: Prepared) -> No
         stamped["global trigger"] = part.stamp(stamped["global trigger"])
     if len(parts) > 1:
         stamped |= {f"local trigger {index}": part.stamp(clean.inputs) for index, part in enumerate(parts)}
-    plot_examples(
-        records, clean.inputs.cpu(), {name: values.cpu() for name, values in stamped.items()}, clean.labels.cpu()
-    )
+    shown = {name: values.cpu() for name, values in stamped.items()}
+    plot_examples(records, clean.inputs.cpu(), shown, clean.labels.cpu(), target_label=attack.target_label)
 
 
 class _Keeper:

@@ -15,7 +15,7 @@ from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
 from fedrobust.component import Count, FieldError, Index, component
 from fedrobust.config import GROUPS, ConfigError, build, check_root
-from fedrobust.data.datasets import DataError, Dataset, DatasetSource
+from fedrobust.data.datasets import Dataset, DatasetSource
 from fedrobust.data.partition import Partition
 from fedrobust.engines import Engine
 from fedrobust.models import Architecture
@@ -80,6 +80,10 @@ class Scenario:
                 f"cannot force {len(malicious)} malicious clients into rounds of server.num_sampled={num_sampled}",
             )
 
+    def has_attack_round(self) -> bool:
+        """Whether the attack's schedule has a round that is played."""
+        return any(map(self.attack.schedule.is_attack_round, range(1, self.num_rounds + 1)))
+
     def benign_twin(self) -> "Scenario":
         """The same scenario without malicious clients: what the trigger does to a model that never saw it."""
         attack = dataclasses.replace(self.attack, num_malicious=0, malicious_fraction=None, malicious_clients=None)
@@ -119,24 +123,22 @@ def prepare(scenario: Scenario) -> Prepared:
         ConfigError: with the key, the value and what is allowed.
     """
     device = select_device(scenario.device)
+    _check_aggregator(scenario, device)
     root = None if scenario.data_root is None else Path(scenario.data_root)
     try:
         dataset = scenario.dataset.load(root, device)
-    except DataError as error:
-        raise ConfigError(f"dataset: {error}") from None
     except ValueError as error:
         raise ConfigError(f"dataset: {error}") from None
-    try:
-        assignment = scenario.partition.assign(dataset, scenario.num_clients, scenario.seed)
-    except ValueError as error:
-        raise ConfigError(f"partition: {error}") from None
     model = initial_model(scenario, dataset)
     can_vectorize = not any(True for _ in model.buffers())
     if scenario.client.vectorize is True and not can_vectorize:
         raise ConfigError("client.vectorize: must be false or auto for a model with buffers (BatchNorm), got true")
     _check_attack(scenario, dataset)
+    try:
+        assignment = scenario.partition.assign(dataset, scenario.num_clients, scenario.seed)
+    except ValueError as error:
+        raise ConfigError(f"partition: {error}") from None
     adversary = Adversary(scenario.attack, scenario.attack.choose_malicious(scenario.num_clients, scenario.seed))
-    _check_aggregator(scenario, device)
     layout = ParameterLayout.of(model)
     federation = Federation(
         model=model,
@@ -199,17 +201,19 @@ def _check_attack(scenario: Scenario, dataset: Dataset) -> None:
     attack = scenario.attack.data
     if attack is None:
         return
-    if attack.target_label >= dataset.num_classes:
-        raise ConfigError(
-            f"attack.data.target_label: must be below {dataset.num_classes} ({dataset.name} has "
-            f"{dataset.num_classes} classes), got {attack.target_label}"
-        )
-    if not bool(attack.is_success_candidate(dataset.test.labels).any()):
-        raise ConfigError(f"attack.data: no test example of {dataset.name} could show whether the attack succeeds")
     try:
         attack.local_triggers(dataset.input_shape)
     except FieldError as error:
         raise ConfigError(f"attack.data.{error.field}: {error.message} (dataset={dataset.name})") from None
+    for name in ("target_label", "source_label"):
+        label = getattr(attack, name, None)  # an attack need not have a source
+        if label is not None and label >= dataset.num_classes:
+            raise ConfigError(
+                f"attack.data.{name}: must be below {dataset.num_classes}, the number of classes of {dataset.name}, "
+                f"got {label}"
+            )
+    if not bool(attack.is_success_candidate(dataset.test.labels).any()):
+        raise ConfigError(f"attack.data: no test example of {dataset.name} could show whether the attack succeeds")
 
 
 def _check_aggregator(scenario: Scenario, device: torch.device) -> None:
@@ -217,5 +221,6 @@ def _check_aggregator(scenario: Scenario, device: torch.device) -> None:
     num_sampled = scenario.server.num_sampled or scenario.num_clients
     try:
         scenario.aggregator(torch.eye(num_sampled, 2, device=device))
-    except ValueError as error:
-        raise ConfigError(f"aggregator: {error}") from None
+    except (TypeError, ValueError) as error:
+        clients = f"num_clients={scenario.num_clients}, server.num_sampled={scenario.server.num_sampled}"
+        raise ConfigError(f"aggregator: {error} ({clients})") from None

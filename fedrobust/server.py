@@ -51,4 +51,5 @@ class Server:
         """The weights `(n,)` float64, summing to 1, that clients with `num_examples` `(n,)` get."""
         if self.weights == "uniform":
             return torch.full((len(num_examples),), 1 / len(num_examples), dtype=torch.float64)
-        return num_examples.double() / num_examples.sum()
+        counts = num_examples.double()  # before the sum: what clients claim may overflow an integer
+        return counts / counts.sum()

@@ -5,7 +5,7 @@ camera would. Stamping returns a new tensor; the data set that every client shar
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Trigger:
         return Trigger(self.mask | other.mask, self.value)
 
 
+@runtime_checkable
 class TriggerShape(Protocol):
     """Where a trigger lies in a picture, before the picture's size is known."""
 

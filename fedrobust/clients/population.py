@@ -8,13 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
 from fedrobust.attacks.base import DataAttack
 from fedrobust.attacks.scenario import Adversary
-from fedrobust.clients.cohort import cohort_size, train_cohort
+from fedrobust.clients.cohort import train_cohort
+from fedrobust.clients.cohort_size import cohort_size
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.training import ClientJob, TrainingProgram, model_inputs, plan_batches, train_alone
 from fedrobust.data.datasets import Dataset, Examples
@@ -81,26 +83,24 @@ class Population:
         ids = tuple(sorted(clients))
         layout = ParameterLayout.of(self.model)
         jobs = [self._job(round_number, client) for client in ids]
-        order = _training_order(jobs)
         matrix = vector.expand(len(ids), -1).clone()
         losses = torch.zeros(len(ids))
-        stacked = {name: torch.stack([buffer] * len(ids)) for name, buffer in buffers.items()}
-        for rows in self._groups([jobs[index] for index in order]):
-            group = [jobs[order[row]] for row in rows]
-            block = matrix[rows[0] : rows[-1] + 1]
-            if self._vectorize():
-                losses[rows[0] : rows[-1] + 1] = torch.tensor(
-                    train_cohort(block, group, buffers, self.model, layout, self.dataset)
-                )
-                continue
-            for row, job in zip(rows, group, strict=True):
+        stacked = {name: buffer.expand(len(ids), *buffer.shape).clone() for name, buffer in buffers.items()}
+        if self._vectorize():
+            order = _training_order(jobs)
+            for rows in self._cohorts([jobs[index] for index in order]):
+                cohort = [jobs[order[row]] for row in rows]
+                block = matrix[rows.start : rows.stop]
+                block_losses = train_cohort(block, cohort, buffers, self.model, layout, self.dataset)
+                losses[rows.start : rows.stop] = torch.tensor(block_losses)
+            if order != list(range(len(ids))):  # cohorts were trained as blocks: put the rows back in the order of ids
+                back = torch.tensor(order).argsort()
+                matrix, losses = matrix[back.to(matrix.device)], losses[back]
+        else:
+            for row, job in enumerate(jobs):
                 own = {name: values[row] for name, values in stacked.items()}
                 losses[row] = train_alone(matrix[row], own, job, self.model, layout, self.dataset)
         matrix.sub_(vector)
-        if order != list(range(len(ids))):  # groups were trained as blocks: put the rows back in the order of ids
-            back = torch.tensor(sorted(range(len(ids)), key=order.__getitem__))
-            matrix, losses = matrix[back.to(matrix.device)], losses[back]
-            stacked = {name: values[back.to(values.device)] for name, values in stacked.items()}
         num_examples = torch.tensor([len(self.assignment[client]) for client in ids])
         return TrainedClients(ids, matrix, num_examples, losses, stacked, time.perf_counter() - start)
 
@@ -127,8 +127,8 @@ class Population:
         draws = None
         if self.dataset.augmentation is not None:
             generator = torch_generator(self.seed, "augmentation", round_number, client)
-            draws = self.dataset.augmentation.draw(tuple(batches.shape), generator).to(self.dataset.train.inputs.device)
-        return ClientJob(client, examples, batches.to(examples.labels.device), draws, program, hook)
+            draws = self.dataset.augmentation.draw(tuple(batches.shape), generator)
+        return ClientJob(client, examples, batches, draws, program, hook)
 
     def _vectorize(self) -> bool:
         if self.training.vectorize == "auto":
@@ -136,19 +136,16 @@ class Population:
             return self.can_vectorize and (on_gpu or not self.has_convolutions)
         return self.training.vectorize
 
-    def _groups(self, jobs: Sequence[ClientJob]) -> list[range]:
+    def _cohorts(self, jobs: Sequence[ClientJob]) -> list[range]:
         """Rows that are trained together: one programme, at most `max_cohort` clients."""
-        limit = 1
-        if self._vectorize():
-            limit = self._max_cohort(jobs[0].program.training.batch_size)
-        groups: list[range] = []
-        for row, job in enumerate(jobs):
-            last = groups[-1] if groups else None
-            if last is not None and len(last) < limit and jobs[last[0]].program == job.program:
-                groups[-1] = range(last.start, row + 1)
-            else:
-                groups.append(range(row, row + 1))
-        return groups
+        cohorts: list[range] = []
+        start = 0
+        for program, group in groupby(jobs, key=lambda job: job.program):
+            stop = start + len(list(group))
+            limit = self._max_cohort(program.training.batch_size)
+            cohorts.extend(range(row, min(row + limit, stop)) for row in range(start, stop, limit))
+            start = stop
+        return cohorts
 
     def _max_cohort(self, batch_size: int) -> int:
         if self.training.max_cohort != "auto":

@@ -4,7 +4,8 @@ A client's batches (and augmentations) are drawn before the loop starts, from a 
 alone or as a row of a cohort sees the same examples in the same order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class TrainingProgram:
 
 @dataclass(frozen=True)
 class ClientJob:
-    """One client's work in one round.
+    """One client's work in one round; its plan lies on the CPU, its examples where training runs.
 
     Attributes:
         client: its id.
@@ -90,23 +91,23 @@ def train_alone(
         optimizer = torch.optim.SGD(
             parameters, lr=training.learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
         )
-        total, seen = row.new_zeros(()), 0
-        valid = (job.batches >= 0).sum(dim=1).tolist()
-        for step, count in enumerate(valid):
-            indices = job.batches[step, :count]
-            batch = job.examples.subset(indices)
+        total = row.new_zeros(())
+        counts: list[int] = (job.batches >= 0).sum(dim=1).tolist()
+        batches = job.batches.to(row.device)
+        augmentations = None if job.augmentations is None else job.augmentations.to(row.device)
+        for step, count in enumerate(counts):
+            batch = job.examples.subset(batches[step, :count])
             if job.poison_batch is not None:
                 batch = job.poison_batch(batch)
-            draws = None if job.augmentations is None else job.augmentations[step, :count]
+            draws = None if augmentations is None else augmentations[step, :count]
             loss = F.cross_entropy(model(channels_last(model_inputs(dataset, batch.inputs, draws))), batch.labels)
-            total += loss.detach() * count
-            seen += count
+            total.add_(loss.detach(), alpha=count)
             if attacked_loss is not None and received is not None:
                 loss = attacked_loss(loss, parameters, received)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return float(total) / max(seen, 1)
+    return float(total) / max(sum(counts), 1)
 
 
 def model_inputs(dataset: Dataset, inputs: Tensor, draws: Tensor | None = None) -> Tensor:
@@ -121,24 +122,21 @@ def channels_last(inputs: Tensor) -> Tensor:
     return inputs.clone(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
 
 
-class borrowed_storage:
+@contextmanager
+def borrowed_storage(model: nn.Module, parameters: dict[str, Tensor], buffers: Buffers) -> Iterator[list[nn.Parameter]]:
     """Let `model`'s parameters and buffers live in the given tensors for a while, so that training writes to them."""
-
-    def __init__(self, model: nn.Module, parameters: dict[str, Tensor], buffers: Buffers) -> None:
-        self.model, self.parameters, self.buffers = model, parameters, buffers
-
-    def __enter__(self) -> list[nn.Parameter]:
-        self.saved = {name: tensor.data for name, tensor in self._named()}
-        targets = {**self.parameters, **self.buffers}
-        for name, tensor in self._named():
-            tensor.data = targets[name]
-        self.model.train()
-        return list(self.model.parameters())
-
-    def __exit__(self, *_: object) -> None:
-        for name, tensor in self._named():
-            tensor.data = self.saved[name]
+    targets = {**parameters, **buffers}
+    owned: list[tuple[Tensor, Tensor, Tensor]] = [
+        (tensor, tensor.data, targets[name]) for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    ]
+    was_training = model.training
+    try:
+        for tensor, _, target in owned:
+            tensor.data = target
+        model.train()
+        yield list(model.parameters())
+    finally:
+        for tensor, original, _ in owned:
+            tensor.data = original
             tensor.grad = None
-
-    def _named(self) -> list[tuple[str, Tensor]]:
-        return [*self.model.named_parameters(), *self.model.named_buffers()]
+        model.train(was_training)

@@ -1,11 +1,12 @@
 """What an engine is: a way to carry messages between the ServerApp and the ClientApp of a scenario."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs a Flower ServerApp and ClientApp to the end."""
 

@@ -1,24 +1,35 @@
 """The ServerApp and the ClientApp of a scenario: the same two on every engine."""
 
+import logging
+import time
 from collections.abc import Callable
 
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedrobust.clients.population import Population
-from fedrobust.flower.messages import model_record, read_order, reply_message
+from fedrobust.flower.messages import read_order, reply_message
 from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.round import Federation, Row
 
+_POLL_SECONDS = 0.05
+
+log = logging.getLogger("fedrobust")
+
 
 def make_client_app(population_of: Callable[[Context], Population]) -> ClientApp:
-    """A ClientApp whose nodes train the clients that a message names.
+    """A ClientApp whose nodes train the clients that a message names, and load the scenario when queried.
 
     Args:
         population_of: gives the scenario's clients; called for every message, so it should remember.
     """
     app = ClientApp()
+
+    @app.query()
+    def prepare(message: Message, context: Context) -> Message:
+        population_of(context)
+        return Message(RecordDict(), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -30,13 +41,38 @@ def make_client_app(population_of: Callable[[Context], Population]) -> ClientApp
     return app
 
 
+def prepare_nodes(grid: Grid, num_nodes: int, timeout: float) -> None:
+    """Wait until nodes are connected and have loaded the scenario, so that round 1 is timed like any other.
+
+    Args:
+        grid: the way to the nodes.
+        num_nodes: nodes to wait for; later ones may join in any round.
+        timeout: seconds to wait for connections, and again for the scenario to be loaded.
+
+    Raises:
+        RuntimeError: too few nodes, or none that could load the scenario.
+    """
+    deadline = time.monotonic() + timeout
+    while len(nodes := list(grid.get_node_ids())) < num_nodes:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{len(nodes)} of {num_nodes} Flower nodes connected within {timeout:g} s")
+        time.sleep(_POLL_SECONDS)
+    queries = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+    replies = list(grid.send_and_receive(queries, timeout=timeout))
+    failed = [reply for reply in replies if reply.has_error()]
+    for reply in failed:
+        log.warning("node %d could not load the scenario: %s", reply.metadata.src_node_id, reply.error.reason)
+    if len(failed) == len(replies):
+        reason = failed[0].error.reason if failed else "no answer"
+        raise RuntimeError(f"none of {len(nodes)} Flower nodes could load the scenario within {timeout:g} s: {reason}")
+
+
 def play_rounds(federation: Federation, grid: Grid, on_round: Callable[[Row], None]) -> None:
     """Play what is left of a federation's rounds over a grid."""
-    state = federation.state
     FederationStrategy(federation, on_round).start(
         grid,
-        model_record(state.vector, state.buffers),
-        num_rounds=federation.num_rounds - state.round_number,
+        ArrayRecord(),
+        num_rounds=federation.num_rounds - federation.state.round_number,
         timeout=federation.server.timeout,
     )
 

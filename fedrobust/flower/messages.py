@@ -5,7 +5,10 @@ send back, stacked: `(k, d)` updates, and a row each of everything else. Replies
 either a `Reply` or the reason why it cannot be read.
 """
 
+import math
+import textwrap
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -17,9 +20,12 @@ from fedrobust.flower.tensor_array import TensorArray, tensor_of
 from fedrobust.round import Order
 from fedrobust.types import Buffers
 
+T = TypeVar("T", ArrayRecord, ConfigRecord, MetricRecord)
+
 _CPU = torch.device("cpu")
 _PARAMETERS, _UPDATES, _EXAMPLES, _LOSSES = "parameters", "updates", "num-examples", "losses"
 _BUFFER = "buffer/"
+_MAX_REASON = 200  # characters: an error's text comes from a client, and goes into the records
 
 
 def model_record(vector: Tensor, buffers: Buffers) -> ArrayRecord:
@@ -35,7 +41,7 @@ def train_message(order: Order, clients: Sequence[int], model: ArrayRecord, node
 
 def read_order(message: Message, device: torch.device) -> Order:
     """The order in a train message, its tensors on `device`."""
-    task, model = message.content.config_records["config"], message.content.array_records["model"]
+    task, model = _record(message.content, "config", ConfigRecord), _record(message.content, "model", ArrayRecord)
     tensors = {name: tensor_of(array, device) for name, array in model.items()}
     buffers = {name.removeprefix(_BUFFER): values for name, values in tensors.items() if name.startswith(_BUFFER)}
     clients = task["clients"]
@@ -60,30 +66,57 @@ def reply_message(trained: TrainedClients, message: Message) -> Message:
 
 
 def read_reply(message: Message, asked: Sequence[int], device: torch.device) -> Reply | list[Rejection]:
-    """The reply of a node that was asked to train `asked`, its updates on `device`, or why there is none to use."""
+    """The reply of a node that was asked to train `asked`, its updates on `device`, or why there is none to use.
+
+    A node speaks for the clients that it was asked for: a reply that names another is not used at all.
+    """
     if message.has_error():
-        return [Rejection(client, f"failed: {_one_line(message.error.reason)}") for client in asked]
+        return _reject(asked, f"failed: {message.error.reason or 'no reason given'}")
     try:
-        arrays = message.content.array_records["updates"]
-        tensors = {name: tensor_of(array, device if name == _UPDATES else _CPU) for name, array in arrays.items()}
-        missing = [name for name in (_UPDATES, _EXAMPLES, _LOSSES) if name not in tensors]
-        if missing:
-            raise ValueError(f"missing {', '.join(missing)}")
-        clients = message.content.config_records["config"]["clients"]
-        if not isinstance(clients, list):
-            raise ValueError(f"clients must be a list, got {clients!r}")
-        return Reply(
-            tuple(int(client) for client in clients),
-            tensors[_UPDATES],
-            tensors[_EXAMPLES],
-            tensors[_LOSSES],
-            {name.removeprefix(_BUFFER): values for name, values in tensors.items() if name.startswith(_BUFFER)},
-            float(str(message.content.metric_records["metrics"]["seconds"])),
-        )
+        return _parse(message.content, asked, device)
     except KeyError as error:
-        return [Rejection(client, f"unreadable reply: missing {error.args[0]}") for client in asked]
-    except (ValueError, TypeError, EOFError) as error:  # what NumPy raises on bytes that are no array
-        return [Rejection(client, f"unreadable reply: {_one_line(str(error))}") for client in asked]
+        return _reject(asked, f"unreadable reply: missing {error.args[0]}")
+    except Exception as error:  # bytes from a malicious client may make their reader raise anything
+        return _reject(asked, f"unreadable reply: {str(error) or type(error).__name__}")
+
+
+def _parse(content: RecordDict, asked: Sequence[int], device: torch.device) -> Reply:
+    """The reply in a message's content.
+
+    Raises:
+        Exception: of many kinds; it cannot be read.
+    """
+    arrays = _record(content, "updates", ArrayRecord)
+    missing = [name for name in (_UPDATES, _EXAMPLES, _LOSSES) if name not in arrays]
+    if missing:
+        raise ValueError(f"missing {', '.join(missing)}")
+    named = _record(content, "config", ConfigRecord)["clients"]
+    clients = [client for client in named if type(client) is int] if isinstance(named, list) else None
+    if clients is None or clients != named:
+        raise ValueError(f"clients must be a list of integers, got {named!r}")
+    strangers = [client for client in clients if client not in asked]
+    if strangers:
+        raise ValueError(f"clients must be of those that the node was asked to train, got {strangers}")
+    seconds = _record(content, "metrics", MetricRecord)["seconds"]
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds must be a finite number from 0 on, got {seconds!r}")
+    tensors = {name: tensor_of(array, device if name == _UPDATES else _CPU) for name, array in arrays.items()}
+    buffers = {name.removeprefix(_BUFFER): values for name, values in tensors.items() if name.startswith(_BUFFER)}
+    return Reply(tuple(clients), tensors[_UPDATES], tensors[_EXAMPLES], tensors[_LOSSES], buffers, float(seconds))
+
+
+def _reject(asked: Sequence[int], reason: str) -> list[Rejection]:
+    """The same reason for every client of the node; one for nobody, where the node was asked for nobody."""
+    short = textwrap.shorten(reason, _MAX_REASON, placeholder=" ...")
+    return [Rejection(client, short) for client in asked or (None,)]
+
+
+def _record(content: RecordDict, name: str, kind: type[T]) -> T:
+    """The record of that name and kind; `content.array_records` and the like copy all of them at every look."""
+    record = content[name]
+    if not isinstance(record, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, got {type(record).__name__}")
+    return record
 
 
 def _arrays(tensors: dict[str, Tensor]) -> ArrayRecord:
@@ -91,7 +124,3 @@ def _arrays(tensors: dict[str, Tensor]) -> ArrayRecord:
     for name, tensor in tensors.items():
         record[name] = TensorArray(tensor)
     return record
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "no reason given").split())

@@ -1,5 +1,6 @@
 """The server of a scenario under Flower's own runtime: `flwr run . --run-config 'overrides="attack=dba seed=1"'`."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedrobust.compose import compose_overrides
-from fedrobust.flower.apps import play_rounds
+from fedrobust.flower.apps import play_rounds, prepare_nodes
 from fedrobust.round import Row
 from fedrobust.run import run_config
 from fedrobust.scenario import Prepared
@@ -18,11 +19,22 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Play the scenario of the run-config's Hydra `overrides` over the runtime's nodes."""
-    values, choices = compose_overrides(str(context.run_config.get("overrides", "")))
-    folder = str(context.run_config.get("folder", "")) or datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")
+    """Play the scenario of the run-config's Hydra `overrides` over the runtime's nodes.
+
+    Args:
+        grid: the way to the nodes.
+        context: its run-config holds `overrides`, `folder` (of the records; empty: `outputs/DATE/TIME`), `num-nodes`
+            (to wait for) and `start-timeout` (seconds).
+    """
+    log = logging.getLogger("fedrobust")  # Flower shows its own logger's lines and no others
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+    options = context.run_config
+    values, choices = compose_overrides(str(options["overrides"]))
+    folder = str(options["folder"]) or datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")
 
     def drive(prepared: Prepared, on_round: Callable[[Row], None]) -> None:
+        prepare_nodes(grid, int(options["num-nodes"]), float(options["start-timeout"]))
         play_rounds(prepared.federation, grid, on_round)
 
     run_config(values, Path(folder), choices, drive=drive)

@@ -1,5 +1,6 @@
 """A federation as a Flower strategy: Flower's own `Strategy.start` turns the crank, `round.py` says what happens."""
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 
@@ -11,11 +12,16 @@ from fedrobust.collection import Rejection, Reply
 from fedrobust.flower.messages import model_record, read_reply, train_message
 from fedrobust.round import Delivery, Federation, Order, Row, play_round
 
+_GRACE_SECONDS = 1.0
+
+log = logging.getLogger("fedrobust")
+
 
 class FederationStrategy(Strategy):
     """Plays the rounds of a federation.
 
     Flower counts rounds from 1 in every `start`; the federation's own count, which survives a resume, is used instead.
+    Nor does it get to see the model, which it would turn into bytes to log its size: `start` it with an empty record.
     """
 
     def __init__(self, federation: Federation, on_round: Callable[[Row], None]) -> None:
@@ -34,7 +40,11 @@ class FederationStrategy(Strategy):
         order = next(self._round)
         self._asked = assign_clients(order.clients, sorted(grid.get_node_ids()), self.federation.num_clients)
         self._started = time.perf_counter()
-        return [train_message(order, clients, arrays, node) for node, clients in self._asked.items()]
+        model = model_record(order.vector, order.buffers)
+        messages = [train_message(order, clients, model, node) for node, clients in self._asked.items()]
+        for message in messages:  # a node that is late should stop, too, but not before the server has given up on it
+            message.metadata.ttl = self.federation.server.timeout + _GRACE_SECONDS
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -57,9 +67,10 @@ class FederationStrategy(Strategy):
             row: Row = stop.value
         else:
             raise RuntimeError("a round asked for clients twice")
+        for one in row["rejected"]:
+            log.warning("round %d: client %s rejected: %s", row["round"], one["client"], one["reason"])
         self.on_round(row)
-        state = self.federation.state
-        return model_record(state.vector, state.buffers), None
+        return None, None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

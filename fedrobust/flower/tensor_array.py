@@ -61,6 +61,10 @@ class TensorArray(Array):
         array: np.ndarray[Any, Any] = self.tensor.cpu().numpy()
         return array
 
+    def deflate(self) -> bytes:
+        """The head of what Flower sends: that of a plain `Array`, for it names the class that the receiver makes."""
+        return Array(self.dtype, self.shape, self.stype, self.data).deflate()
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled (as Ray does), it arrives as a plain `Array`."""
         return Array, (self.dtype, self.shape, self.stype, self.data)

@@ -129,9 +129,10 @@ class RunFolder:
         self._write("summary.json", to_json(summary, indent=2) + "\n")
         (self.path / "failure.json").unlink(missing_ok=True)
 
-    def write_failure(self, reason: str) -> None:
-        """Write why a run did not finish."""
-        self._write("failure.json", to_json({"reason": reason}, indent=2) + "\n")
+    def write_failure(self, reason: str, traceback: str | None = None) -> None:
+        """Write why a run did not finish, and where in the code if that is not a matter of its config."""
+        failure = {"reason": reason} if traceback is None else {"reason": reason, "traceback": traceback}
+        self._write("failure.json", to_json(failure, indent=2) + "\n")
         (self.path / "summary.json").unlink(missing_ok=True)
 
     def save_model(self, tensors: Mapping[str, Tensor]) -> None:

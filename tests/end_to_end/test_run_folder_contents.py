@@ -123,3 +123,11 @@ def test_other_choices_run(tmp_path, overrides):
     accuracy = summary["clean_accuracy"]
     assert isinstance(accuracy, float)
     assert 0.05 < accuracy <= 1.0
+
+
+def test_an_attack_that_never_happens_is_pointed_out(tmp_path, caplog):
+    run(tmp_path / "late", "attack=model_replacement", "attack.schedule.rounds=[5]")
+    assert "no client ever attacks: attack.schedule has no round in 1..num_rounds=4" in caplog.text
+    caplog.clear()
+    run(tmp_path / "in_time", "attack=model_replacement", "attack.schedule.rounds=[4]")
+    assert "never attacks" not in caplog.text

@@ -1,0 +1,112 @@
+"""Draw and tabulate the single-shot comparison of DBA with its centralised twin.
+
+    python experiments/dba/plot.py SWEEP_FOLDER
+
+SWEEP_FOLDER is what the sweep in this folder's README leaves behind. Writes `attack_success.png` and `table.md` here.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+HERE = Path(__file__).parent
+LAST_SHOT = 18
+NAMES = {"dba": "DBA: four local triggers", "badnets": "centralised: one whole trigger"}
+COLOURS = {"dba": "#D55E00", "badnets": "#0072B2"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one attack: what was evaluated, round by round."""
+
+    seed: int
+    rounds: list[int]
+    success: list[float]
+    accuracy: list[float]
+    seconds: list[float]
+
+    def success_at(self, number: int) -> float:
+        """Attack success after a round."""
+        return self.success[self.rounds.index(number)]
+
+
+def read(folder: Path) -> dict[str, list[Run]]:
+    """The finished runs below a folder, by attack."""
+    runs: dict[str, list[Run]] = {}
+    for summary in sorted(folder.glob("**/summary.json")):
+        attack = json.loads((summary.parent / "choices.json").read_text())["attack"]
+        rows = [json.loads(line) for line in (summary.parent / "rounds.jsonl").read_text().splitlines()]
+        seen = [row for row in rows if row["clean_accuracy"] is not None]
+        parts = ("seconds_training", "seconds_messages", "seconds_aggregation")
+        run = Run(
+            seed=int(OmegaConf.load(summary.parent / "config.yaml").seed),
+            rounds=[row["round"] for row in seen],
+            success=[row["attack_success_rate"] for row in seen],
+            accuracy=[row["clean_accuracy"] for row in seen],
+            seconds=[sum(row[part] for part in parts) for row in rows[1:]],
+        )
+        runs.setdefault(attack, []).append(run)
+    return runs
+
+
+def draw(runs: dict[str, list[Run]], path: Path) -> None:
+    """Attack success and clean accuracy over rounds: the mean over seeds, and each seed."""
+    figure = Figure(figsize=(8.5, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for attack, of_attack in sorted(runs.items(), reverse=True):
+        rounds = of_attack[0].rounds
+        success = np.array([run.success for run in of_attack])
+        for one in success:
+            axes.plot(rounds, one, color=COLOURS[attack], alpha=0.3, linewidth=1)
+        axes.plot(rounds, success.mean(axis=0), color=COLOURS[attack], linewidth=2.2, label=NAMES[attack])
+        accuracy = np.array([run.accuracy for run in of_attack]).mean(axis=0)
+        axes.plot(rounds, accuracy, color=COLOURS[attack], linestyle="--", linewidth=1.2, label="clean accuracy")
+    for shot in (12, 14, 16, LAST_SHOT):
+        axes.axvline(shot, color="0.7", linewidth=0.8, zorder=0)
+    axes.set(xlabel="round", ylabel="share of test examples", ylim=(-0.02, 1.02), xlim=(0, rounds[-1]))
+    axes.set_title("Attack success of the global trigger, MNIST, single shot", loc="left", fontweight="bold")
+    axes.text(12, 1.03, " DBA's shots; the twin's is the last", fontsize=8, color="0.4")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2, loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+def table(runs: dict[str, list[Run]]) -> str:
+    """Mean ± standard deviation over seeds."""
+    columns = {"the round of the last shot": LAST_SHOT, "10 later": 28, "20 later": 38, "50 later": 68}
+    lines = [
+        "| attack | seeds | " + " | ".join(columns) + " | clean accuracy, round 70 | s/round but for evaluation |",
+        "|---|---|" + "---|" * (len(columns) + 2),
+    ]
+    for attack, of_attack in sorted(runs.items(), reverse=True):
+        cells = [NAMES[attack], ", ".join(str(run.seed) for run in of_attack)]
+        cells += [spread([run.success_at(number) for run in of_attack]) for number in columns.values()]
+        cells += [spread([run.accuracy[-1] for run in of_attack])]
+        cells += [f"{np.median([second for run in of_attack for second in run.seconds]):.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    runs = read(parser.parse_args().folder)
+    if not runs:
+        raise SystemExit("no finished run in that folder")
+    draw(runs, HERE / "attack_success.png")
+    text = table(runs)
+    (HERE / "table.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Local training of one client, against a plain PyTorch loop over a deep copy of the model."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_population import make_population
+from torch import Tensor, nn
+
+from fedrobust.attacks import ConstrainAndScale
+from fedrobust.clients.local_training import LocalTraining
+from fedrobust.clients.population import Population
+from fedrobust.clients.training import ClientJob, TrainingProgram, borrowed_storage, plan_batches, train_alone
+from fedrobust.data.datasets import Examples
+from fedrobust.models import DBACNN, MLP, ResNet18
+from fedrobust.parameters import ParameterLayout
+
+
+def job_of(population: Population, client: int, loss: ConstrainAndScale | None = None) -> ClientJob:
+    training = population.training
+    generator = torch.Generator().manual_seed(5)
+    batches = plan_batches(population.assignment[client], training.batch_size, training.num_epochs, generator)
+    return ClientJob(client, population.dataset.train, batches, None, TrainingProgram(training, loss))
+
+
+def flat(model: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def plain_loop(population: Population, job: ClientJob) -> tuple[nn.Module, float]:
+    """What anyone would write: a copy of the model, SGD by its textbook formula, no view into any vector.
+
+    v ← μ v + (g + λ w) and w ← w - η v, from v = 0; the loss is averaged over all examples seen.
+    """
+    model, training, dataset = copy.deepcopy(population.model).train(), job.program.training, population.dataset
+    parameters = list(model.parameters())
+    velocities = [torch.zeros_like(parameter) for parameter in parameters]
+    losses: list[float] = []
+    for batch in job.batches.tolist():
+        indices = [index for index in batch if index >= 0]
+        inputs = torch.stack([(job.examples.inputs[i] - dataset.mean) / dataset.std for i in indices])
+        each = F.cross_entropy(model(inputs), job.examples.labels[indices], reduction="none")
+        losses.extend(each.tolist())
+        gradients = torch.autograd.grad(each.mean(), parameters)
+        with torch.no_grad():
+            for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
+                velocity.mul_(training.momentum).add_(gradient + training.weight_decay * parameter)
+                parameter.sub_(training.learning_rate * velocity)
+    return model, sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4),
+        LocalTraining(learning_rate=0.02, num_epochs=3, batch_size=5, momentum=0.9, weight_decay=0.01),
+    ],
+)
+@pytest.mark.parametrize("client", [0, 1, 2])
+def test_as_a_plain_loop(training: LocalTraining, client: int) -> None:
+    population, vector, _ = make_population(training=training)
+    job = job_of(population, client)
+    expected, expected_loss = plain_loop(population, job)
+    row = vector.clone()
+    loss = train_alone(row, {}, job, population.model, ParameterLayout.of(population.model), population.dataset)
+    torch.testing.assert_close(row, flat(expected), rtol=1e-5, atol=1e-6)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+
+
+def test_convolutions_as_a_plain_loop() -> None:
+    """Laying the pictures out with channels last must not change what is learned."""
+    population, vector, _ = make_population(DBACNN(), shape=(1, 28, 28), sizes=(6,))
+    job = job_of(population, 0)
+    expected, _ = plain_loop(population, job)
+    row = vector.clone()
+    train_alone(row, {}, job, population.model, ParameterLayout.of(population.model), population.dataset)
+    torch.testing.assert_close(row - vector, flat(expected) - vector, rtol=1e-4, atol=1e-6)
+
+
+def test_batch_norm_statistics_are_the_clients_own() -> None:
+    """The plain loop's copy of the model has seen the same batches: its running statistics are the expected ones."""
+    population, vector, buffers = make_population(ResNet18(norm="batch", width=8), shape=(3, 16, 16), sizes=(8,))
+    job = job_of(population, 0)
+    expected, _ = plain_loop(population, job)
+    before = {name: values.clone() for name, values in population.model.named_buffers()}
+    row = vector.clone()
+    train_alone(row, buffers, job, population.model, ParameterLayout.of(population.model), population.dataset)
+    for name, values in expected.named_buffers():
+        torch.testing.assert_close(buffers[name], values, rtol=1e-4, atol=1e-5)
+    assert int(buffers["1.num_batches_tracked"]) == job.num_steps
+    for name, values in population.model.named_buffers():
+        assert torch.equal(values, before[name])
+
+
+def test_a_poison_hook_replaces_every_batch() -> None:
+    """A hook that makes pictures black and labels 3 is the same as training on black pictures labelled 3."""
+    population, vector, _ = make_population()
+    job = job_of(population, 0)
+    seen: list[int] = []
+
+    def blacken(batch: Examples) -> Examples:
+        seen.append(len(batch))
+        return Examples(torch.zeros_like(batch.inputs), torch.full_like(batch.labels, 3))
+
+    black = Examples(torch.zeros_like(job.examples.inputs), torch.full_like(job.examples.labels, 3))
+    expected, _ = plain_loop(population, ClientJob(0, black, job.batches, None, job.program))
+    hooked = ClientJob(0, job.examples, job.batches, None, job.program, blacken)
+    row = vector.clone()
+    train_alone(row, {}, hooked, population.model, ParameterLayout.of(population.model), population.dataset)
+    torch.testing.assert_close(row, flat(expected), rtol=1e-5, atol=1e-6)
+    assert seen == [4, 3, 4, 3]  # 7 examples in batches of 4, twice: the hook sees short batches unpadded
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_constrain_and_scale_pulls_back_to_the_received_model(alpha: float) -> None:
+    """One step from w = G has no pull (the gradient of ‖w - G‖² is zero there); the second has 2(1-α)(w - G).
+
+    So with one batch and two epochs: w₁ = G - ηαg₀ and w₂ = w₁ - η(αg₁ + 2(1-α)(w₁ - G)), gradients by autograd.
+    """
+    training = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4)
+    population, vector, _ = make_population(training=training, sizes=(4,))
+    job = job_of(population, 0, ConstrainAndScale(alpha=alpha, anomaly="euclidean"))
+    model, dataset = copy.deepcopy(population.model), population.dataset
+    for step in range(2):
+        indices = job.batches[step]
+        loss = F.cross_entropy(model(dataset.normalise(dataset.train.inputs[indices])), dataset.train.labels[indices])
+        gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
+        moved = flat(model) - 0.05 * (alpha * gradient + 2 * (1 - alpha) * (flat(model) - vector))
+        torch.nn.utils.vector_to_parameters(moved, model.parameters())
+    row = vector.clone()
+    train_alone(row, {}, job, population.model, ParameterLayout.of(population.model), population.dataset)
+    torch.testing.assert_close(row, flat(model), rtol=1e-5, atol=1e-6)
+
+
+def test_borrowed_storage_gives_everything_back_when_training_raises() -> None:
+    """Parameters, gradients, buffers and the training flag are as before, whatever happened in between."""
+    population, vector, buffers = make_population(ResNet18(norm="batch", width=8), shape=(3, 16, 16))
+    model = population.model.eval()
+    before = {name: (values.data_ptr(), values.clone()) for name, values in model.state_dict().items()}
+    row = vector.clone()
+
+    class StoppedError(Exception):
+        pass
+
+    def train_and_fail() -> None:
+        with borrowed_storage(model, ParameterLayout.of(model).views(row), buffers) as parameters:
+            assert model.training
+            for parameter in parameters:
+                parameter.data.zero_()
+                parameter.grad = torch.ones_like(parameter)
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_and_fail()
+    assert not row.any()
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for name, values in model.state_dict().items():
+        assert values.data_ptr() == before[name][0]
+        assert torch.equal(values, before[name][1])
+
+
+def test_borrowing_with_a_missing_tensor_leaves_the_model_alone() -> None:
+    """A message without one of the buffers must not leave a model that is half its own."""
+    population, vector, _ = make_population(MLP(hidden_sizes=[16]))
+    model = population.model
+    tensors = ParameterLayout.of(model).views(vector.zero_())
+    del tensors["3.bias"]
+    pointers = [parameter.data_ptr() for parameter in model.parameters()]
+    with pytest.raises(KeyError, match=r"3\.bias"), borrowed_storage(model, tensors, {}):
+        pass
+    assert [parameter.data_ptr() for parameter in model.parameters()] == pointers
