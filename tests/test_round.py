@@ -16,7 +16,13 @@ from fedrobust.server import Server
 
 
 def federation(
-    *, aggregator=None, attack: Attack | None = None, malicious=(), norm: bool = False, evaluate_every: int = 1, **server
+    *,
+    aggregator=None,
+    attack: Attack | None = None,
+    malicious=(),
+    norm: bool = False,
+    evaluate_every: int = 1,
+    **server,
 ) -> Federation:
     """Four clients and a linear model (d = 6) on two features and two classes, started at zero."""
     model: nn.Module = nn.Linear(2, 2)

@@ -8,7 +8,13 @@ from fedrobust.seeds import derive_seed, numpy_generator, seeded_initialisation,
 
 def test_keys_and_seeds_do_not_collide():
     """Distinct keys, also where joining them without a separator would not tell them apart."""
-    keys = [(0, "batches", 1, 11), (0, "batches", 11, 1), (1, "batches", 1, 11), (0, "poison", 1, 11), (0, "batches", 111)]
+    keys = [
+        (0, "batches", 1, 11),
+        (0, "batches", 11, 1),
+        (1, "batches", 1, 11),
+        (0, "poison", 1, 11),
+        (0, "batches", 111),
+    ]
     assert len({derive_seed(*key) for key in keys}) == len(keys)
     assert all(0 <= derive_seed(*key) < 2**63 for key in keys)
 

@@ -13,7 +13,7 @@ def test_all_clients_or_a_sample():
 
 
 def test_samples_are_uniform_over_rounds():
-    """Each of 10 clients is in a sample of 3 with probability 0.3; over 2000 rounds the count is binomial, sigma 20.5."""
+    """Each of 10 clients is in a sample of 3 with probability 0.3: in 2000 rounds a binomial count, sigma 20.5."""
     server, counts = Server(num_sampled=3), torch.zeros(10)
     for number in range(2000):
         counts[list(server.sample_clients(10, seed=1, round_number=number, forced=()))] += 1

@@ -9,7 +9,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; before torch is imported
+# As the command `fedrobust` does, before torch is imported: no threads that spin, huge pages for tensors.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 from data_loader_federation import DataLoaderFederation, ReferenceRound

@@ -113,7 +113,8 @@ def main() -> None:
         shots.setdefault(cell, []).append(shoot(compose_config(overrides(dataset, *cell, seed))[0]))
     percent, plain = "{:.1%}".format, "{:.3f}".format
     lines = [
-        "| weights | attackers | ‖G'-X‖/‖X-G‖ | largest | clean accuracy after | success before | after | 5 rounds later |",
+        "| weights | attackers | ‖G'-X‖/‖X-G‖ | largest | clean accuracy after "
+        "| success before | after | 5 rounds later |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for (weights, attackers), results in shots.items():

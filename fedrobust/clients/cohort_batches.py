@@ -81,7 +81,7 @@ class CohortBatches:
 
 def _gather(inputs: Tensor, indices: Tensor) -> Tensor:
     """`inputs[indices]`, by the faster call."""
-    return inputs.index_select(0, indices.flatten()).unflatten(0, indices.shape)
+    return inputs.index_select(0, indices.flatten()).view(*indices.shape, *inputs.shape[1:])
 
 
 def _stack_draws(jobs: Sequence[ClientJob], shape: tuple[int, ...], device: torch.device) -> Tensor | None:

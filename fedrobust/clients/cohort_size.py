@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 # On a CPU more clients a step save calls until the gradient of one layer passes 32 MiB: from there on glibc returns it
-# to the kernel after every step, and clearing the pages anew doubles the time of a step.
+# to the kernel after every step, and clearing the pages anew doubles the time of a step where they are not huge.
 _CPU_MATRIX_BYTES = 24 * 2**20
 _MEMORY_FRACTION = 0.5
 

@@ -10,7 +10,10 @@ from fedrobust.component import FieldError
 
 def models() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    own = [torch.randn(3, 4, generator=generator, requires_grad=True), torch.randn(5, generator=generator).requires_grad_()]
+    own = [
+        torch.randn(3, 4, generator=generator, requires_grad=True),
+        torch.randn(5, generator=generator).requires_grad_(),
+    ]
     received = [torch.randn(3, 4, generator=generator), torch.randn(5, generator=generator)]
     return own, received
 

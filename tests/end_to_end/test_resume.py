@@ -55,7 +55,10 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
     )
     arguments = [*SCENARIO, f"hydra.run.dir={folder}"]
     process = subprocess.Popen(
-        [sys.executable, "-c", slow, *arguments], cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", slow, *arguments],
+        cwd=folder.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while len((folder / "rounds.jsonl").read_text().splitlines() if (folder / "rounds.jsonl").exists() else []) < 6:
@@ -104,4 +107,6 @@ def test_resuming_a_finished_run_changes_nothing_and_more_rounds_go_on(whole, tm
     run_config(longer, tmp_path / "long", choices)
     run_config(values, tmp_path / "short", choices)
     assert run_config(longer, tmp_path / "short", choices, resume=True)["num_rounds"] == 15
-    assert (tmp_path / "short" / "model.safetensors").read_bytes() == (tmp_path / "long" / "model.safetensors").read_bytes()
+    assert (tmp_path / "short" / "model.safetensors").read_bytes() == (
+        tmp_path / "long" / "model.safetensors"
+    ).read_bytes()

@@ -46,8 +46,10 @@ def test_accuracy_and_loss_agree_with_scikit_learn():
 
 
 def test_success_counts_no_example_of_the_target():
-    """Pixel (0,1) lit makes class 1 win over anything below 0.9: one of three victims resists; the target's own does not
-    count, though a clean model says 1 to it. With it the rate would be 3/4."""
+    """Pixel (0,1) lit makes class 1 win over anything below 0.9: one of three victims resists.
+
+    The target's own example does not count, though a clean model says 1 to it; with it the rate would be 3/4.
+    """
     examples = pixels([[0.5, 0, 0, 0], [0, 0, 0.95, 0], [0, 0, 0, 0.1], [0, 0.8, 0, 0]], [0, 2, 3, 1])
     attack = BadNets(trigger=Patch(height=1, width=1, left=1, value=0.9), target_label=1, poison_rate=0.5)
     success = measure_attack_success(predictor(examples), attack, examples)
@@ -73,8 +75,10 @@ def test_one_source_class():
 
 
 def test_triggers_come_before_normalisation():
-    """With mean 0.5 subtracted from every pixel the order of the logits stays; a trigger stamped after it would give 0.9
-    against at most 0.45 and win everywhere."""
+    """With mean 0.5 subtracted from every pixel the order of the logits stays.
+
+    A trigger stamped after it would give 0.9 against at most 0.45 and win everywhere.
+    """
     examples = pixels([[0, 0, 0.95, 0]], [2])
     attack = BadNets(trigger=Patch(height=1, width=1, left=1, value=0.9), target_label=1, poison_rate=0.5)
     assert measure_attack_success(predictor(examples, mean=0.5), attack, examples).global_trigger == 0.0
