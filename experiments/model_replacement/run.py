@@ -54,7 +54,7 @@ def overrides(dataset: str, weights: str, num_attackers: int, seed: int) -> list
     ]
     if dataset == "mnist":
         warm = 20
-        own = ["dataset.num_train=12000", "model=dba_cnn", "client.batch_size=32"]
+        own = ["dataset.num_train=6000", "model=dba_cnn", "client.batch_size=32"]
     else:
         warm = 60
         own = []
