@@ -48,6 +48,8 @@ def whole(tmp_path_factory) -> Path:
 def start(folder: Path) -> "subprocess.Popen[bytes]":
     """Start the same run, slowed down so that it can be caught in the middle, and wait for its fifth round."""
     slow = (
+        # A shell without job control starts background jobs, and so these tests, with SIGINT ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import time, fedrobust.clients.population as p; train = p.Population.train\n"
         "def slowly(*a):\n    time.sleep(0.5); return train(*a)\n"
         "p.Population.train = slowly\n"

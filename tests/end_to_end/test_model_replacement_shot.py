@@ -1,0 +1,81 @@
+"""One shot of model replacement through the whole stack, against the server's formula.
+
+X is trained once more outside the round, from the same model and the same draws; with the scale 1/(η m w_k) the new
+global model is the mean of the attackers' X plus what the honest clients add, which is little once they have converged.
+"""
+
+import pytest
+
+from fedrobust.compose import compose_config
+from fedrobust.engines.local import LocalGrid, quiet_flower
+from fedrobust.flower.apps import make_client_app
+from fedrobust.flower.messages import model_record
+from fedrobust.flower.strategy import FederationStrategy
+from fedrobust.round import Row, evaluate_model
+from fedrobust.scenario import Prepared, build_scenario, prepare
+
+
+def play(prepared: Prepared, num_rounds: int) -> None:
+    state = prepared.federation.state
+    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
+    with quiet_flower():
+        FederationStrategy(prepared.federation, lambda _row: None).start(
+            grid, model_record(state.vector, state.buffers), num_rounds=num_rounds
+        )
+
+
+def shoot(warm_rounds: int, *overrides: str) -> tuple[float, Row]:
+    """‖G' - X‖ / ‖X - G‖, and the evaluation the round after the shot."""
+    values, _ = compose_config(
+        [
+            "aggregator=mean",
+            "attack=model_replacement",
+            "attack.loss=null",
+            "partition=dirichlet",
+            "partition.alpha=1.0",
+            "partition.min_examples=10",
+            "evaluate_every=1000",
+            f"num_rounds={warm_rounds + 2}",
+            f"attack.schedule.rounds=[{warm_rounds + 1}]",
+            *overrides,
+        ]
+    )
+    prepared = prepare(build_scenario(values))
+    play(prepared, warm_rounds)
+    state, population = prepared.federation.state, prepared.population
+    trained = population.train(warm_rounds + 1, prepared.federation.adversary.malicious, state.vector, state.buffers)
+    old, target = state.vector, state.vector + trained.updates.mean(dim=0)
+    play(prepared, 1)
+    distance = float((prepared.federation.state.vector - target).norm() / (target - old).norm())
+    return distance, evaluate_model(prepared.federation)
+
+
+@pytest.mark.parametrize("num_attackers", [1, 2])
+@pytest.mark.parametrize("weights", ["uniform", "num_examples"])
+def test_the_global_model_becomes_the_attackers(weights, num_attackers):
+    distance, after = shoot(
+        30,
+        f"server.weights={weights}",
+        f"attack.num_malicious={num_attackers}",
+        "server.learning_rate=0.5",
+    )
+    assert distance < 0.1
+    assert after["clean_accuracy"] > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_attackers", [1, 2])
+@pytest.mark.parametrize("weights", ["uniform", "num_examples"])
+def test_mnist(weights, num_attackers):
+    """On a warm MNIST model the backdoor is in the round after; torchvision downloads MNIST if it is absent."""
+    distance, after = shoot(
+        20,
+        "dataset=mnist",
+        "dataset.num_train=6000",
+        "model=dba_cnn",
+        "client.batch_size=32",
+        f"server.weights={weights}",
+        f"attack.num_malicious={num_attackers}",
+    )
+    assert distance < 0.1
+    assert after["attack_success_rate"] >= 0.9
