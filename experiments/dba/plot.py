@@ -80,7 +80,9 @@ def table(runs: dict[str, list[Run]]) -> str:
     """Mean ± standard deviation over seeds."""
     columns = {"the round of the last shot": LAST_SHOT, "10 later": 28, "20 later": 38, "50 later": 68}
     lines = [
-        "| attack | seeds | " + " | ".join(columns) + " | clean accuracy, round 70 | s/round without evaluation, median (minimum) |",
+        "| attack | seeds | "
+        + " | ".join(columns)
+        + " | clean accuracy, round 70 | s/round without evaluation, median (minimum) |",
         "|---|---|" + "---|" * (len(columns) + 2),
     ]
     for attack, of_attack in sorted(runs.items(), reverse=True):
