@@ -53,8 +53,9 @@ def overrides(dataset: str, weights: str, num_attackers: int, seed: int) -> list
         f"server.weights={'uniform' if weights == 'equal' else 'num_examples'}",
     ]
     if dataset == "mnist":
-        warm = 20
-        own = ["dataset.num_train=6000", "model=dba_cnn", "client.batch_size=32"]
+        warm = 40
+        own = ["dataset.num_train=6000", "client.batch_size=32"]
+        own += ["attack.data.poison_rate=0.5", "attack.training.num_epochs=20"]
     else:
         warm = 60
         own = []

@@ -69,11 +69,12 @@ def test_the_global_model_becomes_the_attackers(weights, num_attackers):
 def test_mnist(weights, num_attackers):
     """On a warm MNIST model the backdoor is in the round after; torchvision downloads MNIST if it is absent."""
     distance, after = shoot(
-        20,
+        40,
         "dataset=mnist",
         "dataset.num_train=6000",
-        "model=dba_cnn",
         "client.batch_size=32",
+        "attack.data.poison_rate=0.5",
+        "attack.training.num_epochs=20",
         f"server.weights={weights}",
         f"attack.num_malicious={num_attackers}",
     )
