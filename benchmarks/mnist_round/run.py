@@ -168,7 +168,8 @@ A round of MNIST: 100 clients, 10 a round, 2 local epochs in batches of 64, the 
     python benchmarks/mnist_round/run.py --partition dirichlet
     python benchmarks/mnist_round/run.py --device cuda
 
-This result: `--partition {arguments.partition} --device {arguments.device}`; {processors};
+This result: `--partition {arguments.partition} --device {arguments.device}`; {processors},
+`OMP_WAIT_POLICY={os.environ["OMP_WAIT_POLICY"]}`;
 load average at the start {busy} (1, 5, 15 minutes); PyTorch {torch.__version__}; seconds, medians
 (minimum to maximum) of {arguments.rounds} rounds ({arguments.reference_rounds} of the reference) after one that is
 not counted.

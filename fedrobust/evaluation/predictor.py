@@ -27,7 +27,8 @@ class Predictor:
     @torch.no_grad()
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits `(N, num_classes)` for raw inputs `(N, ...)`; augmentation is off."""
-        state = {**self.layout.views(self.vector), **self.buffers}
+        parameters = {name: channels_last(view) for name, view in self.layout.views(self.vector).items()}
+        state = {**parameters, **self.buffers}
         was_training = self.model.training
         self.model.eval()
         size = _GPU_BATCH if inputs.device.type == "cuda" else _CPU_BATCH
