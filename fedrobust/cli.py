@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (a run failed), 2 (a config that cannot run) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach this function, which reports them in one line
-    # Small models on shared cores: threads that spin while they wait made rounds up to 40 times slower. Read when torch
+    # Small models on shared cores: threads that spin while they wait make rounds many times slower. Read when torch
     # is first imported, so nothing above may import it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Huge pages for tensors: fresh memory is most of the cost of a large one, a third of it in them. Also read then.
