@@ -90,7 +90,8 @@ def render(page: Page) -> str:
         lines += [paragraph, ""]
     for label in LABELS:
         text = page.sections[label]
-        lines += [f"**{label}.** {text[0].upper()}{text[1:]}", ""]
+        first = text[0] if label == "Formula" else text[0].upper()  # x is not X
+        lines += [f"**{label}.** {first}{text[1:]}", ""]
     own = [field for field in dataclasses.fields(page.kind) if field.init]
     if own:
         lines += ["| field | default | meaning |", "|---|---|---|"]

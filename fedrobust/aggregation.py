@@ -27,7 +27,7 @@ class Aggregation:
         """The rule's answer on `updates` `(n, d)` under `weights` `(n,)`, its update made a step of.
 
         Raises:
-            TooFewUpdatesError: n is too small for the rule.
+            UnsuitableSizeError: n is too small for the rule.
             ValueError: whatever else the rule refuses.
         """
         points = Shards.split(updates, self.devices) if self.devices else updates

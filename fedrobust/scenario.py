@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.aggregation import Aggregation
-from fedrobust.aggregators.base import Aggregator, TooFewUpdatesError
+from fedrobust.aggregators.base import Aggregator, UnsuitableSizeError
 from fedrobust.attacks.scenario import Adversary, Attack
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
@@ -106,7 +106,7 @@ class Scenario:
             self.rule.check_size(self.server.num_sampled or self.num_clients)
         except FieldError as error:
             raise FieldError("preaggregator", error.message) from None
-        except TooFewUpdatesError as error:
+        except UnsuitableSizeError as error:
             clients = f"num_clients={self.num_clients}, server.num_sampled={self.server.num_sampled}"
             raise FieldError("aggregator", f"{error} ({clients})") from None
 

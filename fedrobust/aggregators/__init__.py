@@ -1,6 +1,6 @@
 """Aggregation rules: from the clients' updates to the one that the server applies."""
 
-from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, TooFewUpdatesError, assumed_count
+from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, UnsuitableSizeError, assumed_count
 from fedrobust.aggregators.bulyan import Bulyan
 from fedrobust.aggregators.centred_clipping import CentredClipping
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
@@ -75,7 +75,7 @@ __all__ = [
     "SignGuard",
     "SignMajority",
     "SpectralFilter",
-    "TooFewUpdatesError",
     "TrimmedMean",
+    "UnsuitableSizeError",
     "assumed_count",
 ]

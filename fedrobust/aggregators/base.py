@@ -21,8 +21,8 @@ State: TypeAlias = Mapping[str, Tensor]
 """What a rule remembers from one round to the next, by name; empty before the first round."""
 
 
-class TooFewUpdatesError(UnusableUpdatesError):
-    """A rule cannot work with so few updates for the fraction of malicious clients that it assumes."""
+class UnsuitableSizeError(UnusableUpdatesError):
+    """A rule cannot work with this number of updates: too few for the attackers that it assumes, or too many to try."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class SizedAggregator(Protocol):
         """The number f of n clients that are assumed malicious, if the rule can work with that.
 
         Raises:
-            TooFewUpdatesError: with the bound and the numbers.
+            UnsuitableSizeError: with the bound and the numbers.
         """
         ...
 
@@ -130,11 +130,11 @@ def require_majority(rule: str, assumed_fraction: float, n: int) -> int:
     """The f of n that `rule` assumes malicious, if the others are more than half.
 
     Raises:
-        TooFewUpdatesError: n <= 2f.
+        UnsuitableSizeError: n <= 2f.
     """
     f = assumed_count(assumed_fraction, n)
     if n <= 2 * f:
-        raise TooFewUpdatesError(f"{rule} needs n > 2f, got n={n}, f={f}")
+        raise UnsuitableSizeError(f"{rule} needs n > 2f, got n={n}, f={f}")
     return f
 
 

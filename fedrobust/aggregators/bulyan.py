@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import Aggregate, TooFewUpdatesError, assumed_count, checked
+from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, assumed_count, checked
 from fedrobust.aggregators.krum import krum_scores
 from fedrobust.component import AssumedFraction, component
 from fedrobust.statistics.columns import Points, map_columns
@@ -52,11 +52,11 @@ class Bulyan:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n < 4f + 3.
+            UnsuitableSizeError: n < 4f + 3.
         """
         f = assumed_count(self.assumed_fraction, n)
         if n < 4 * f + 3:
-            raise TooFewUpdatesError(f"Bulyan needs n >= 4f + 3, got n={n}, f={f}")
+            raise UnsuitableSizeError(f"Bulyan needs n >= 4f + 3, got n={n}, f={f}")
         return f
 
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import Aggregate, RoundContext, TooFewUpdatesError, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.component import AssumedFraction, Count, Positive, component
 from fedrobust.statistics.columns import Points, select_columns
@@ -65,11 +65,11 @@ class DnC:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n <= 2f, or ⌊cf⌋ >= n.
+            UnsuitableSizeError: n <= 2f, or ⌊cf⌋ >= n.
         """
         f = require_majority("DnC", self.assumed_fraction, n)
         if self._num_dropped(f) >= n:
-            raise TooFewUpdatesError(f"DnC needs n > ⌊cf⌋, got n={n}, c={self.filter_factor}, f={f}")
+            raise UnsuitableSizeError(f"DnC needs n > ⌊cf⌋, got n={n}, c={self.filter_factor}, f={f}")
         return f
 
     def __call__(

@@ -7,7 +7,7 @@ NeurIPS 2017, https://arxiv.org/abs/1703.02757
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import Aggregate, TooFewUpdatesError, assumed_count, checked
+from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, assumed_count, checked
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.component import AssumedFraction, Count, component
 from fedrobust.statistics.columns import Points
@@ -44,7 +44,7 @@ class Krum:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n < 2f + 3.
+            UnsuitableSizeError: n < 2f + 3.
         """
         return _require_neighbours("Krum", self.assumed_fraction, n)
 
@@ -92,11 +92,11 @@ class MultiKrum:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n < 2f + 3, or n < num_kept.
+            UnsuitableSizeError: n < 2f + 3, or n < num_kept.
         """
         f = _require_neighbours("MultiKrum", self.assumed_fraction, n)
         if self.num_kept is not None and n < self.num_kept:
-            raise TooFewUpdatesError(f"MultiKrum needs n >= num_kept, got n={n}, num_kept={self.num_kept}")
+            raise UnsuitableSizeError(f"MultiKrum needs n >= num_kept, got n={n}, num_kept={self.num_kept}")
         return f
 
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
@@ -129,5 +129,5 @@ def _average_best(updates: Points, believed: Weights, f: int, *, num_kept: int) 
 def _require_neighbours(rule: str, assumed_fraction: float, n: int) -> int:
     f = assumed_count(assumed_fraction, n)
     if n < 2 * f + 3:
-        raise TooFewUpdatesError(f"{rule} needs n >= 2f + 3, got n={n}, f={f}")
+        raise UnsuitableSizeError(f"{rule} needs n >= 2f + 3, got n={n}, f={f}")
     return f

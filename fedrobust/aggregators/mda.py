@@ -6,7 +6,7 @@ https://arxiv.org/abs/1905.03853
 
 import torch
 
-from fedrobust.aggregators.base import Aggregate, TooFewUpdatesError, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.component import AssumedFraction, Count, component
 from fedrobust.statistics.columns import Points
@@ -48,12 +48,12 @@ class MDA:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n <= 2f, or a search too long for `max_subsets`.
+            UnsuitableSizeError: n <= 2f, or a search too long for `max_subsets`.
         """
         f = require_majority("MDA", self.assumed_fraction, n)
         worst = max_covers(f)
         if worst > self.max_subsets:
-            raise TooFewUpdatesError(
+            raise UnsuitableSizeError(
                 f"MDA may have to look at {worst} subsets for n={n}, f={f}, more than max_subsets={self.max_subsets}"
             )
         return f

@@ -33,7 +33,7 @@ class Meamed:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n <= 2f.
+            UnsuitableSizeError: n <= 2f.
         """
         return require_majority("Meamed", self.assumed_fraction, n)
 

@@ -60,7 +60,7 @@ class NoRegretFilter:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n <= 2f.
+            UnsuitableSizeError: n <= 2f.
         """
         return require_majority("NoRegretFilter", self.assumed_fraction, n)
 

@@ -52,7 +52,7 @@ class RandomisedSever:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n <= 2f.
+            UnsuitableSizeError: n <= 2f.
         """
         return require_majority("RandomisedSever", self.assumed_fraction, n)
 

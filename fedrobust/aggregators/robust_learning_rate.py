@@ -6,7 +6,7 @@ https://arxiv.org/abs/2007.03767
 
 import torch
 
-from fedrobust.aggregators.base import Aggregate, TooFewUpdatesError, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
 from fedrobust.component import AssumedFraction, Count, FieldError, component
 from fedrobust.statistics.columns import Points
 from fedrobust.statistics.gram import weighted_combination
@@ -56,12 +56,12 @@ class RobustLearningRate:
         """The number f of n clients that are assumed malicious; that a given threshold θ withstands: ⌊(θ - 1)/2⌋.
 
         Raises:
-            TooFewUpdatesError: n <= 2f, or n below the threshold: everything would be turned round.
+            UnsuitableSizeError: n <= 2f, or n below the threshold: everything would be turned round.
         """
         if self.threshold is None:
             return require_majority("RobustLearningRate", self.assumed_fraction or 0.0, n)
         if n < self.threshold:
-            raise TooFewUpdatesError(f"RobustLearningRate needs n >= threshold, got n={n}, threshold={self.threshold}")
+            raise UnsuitableSizeError(f"RobustLearningRate needs n >= threshold, got n={n}, threshold={self.threshold}")
         return (self.threshold - 1) // 2
 
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:

@@ -48,7 +48,7 @@ class Sever:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n <= 2f.
+            UnsuitableSizeError: n <= 2f.
         """
         return require_majority("Sever", self.assumed_fraction, n)
 

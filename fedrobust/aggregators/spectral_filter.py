@@ -65,7 +65,7 @@ class SpectralFilter:
         """The number f of n clients that are assumed malicious.
 
         Raises:
-            TooFewUpdatesError: n <= 2f.
+            UnsuitableSizeError: n <= 2f.
         """
         return require_majority("SpectralFilter", self.assumed_fraction, n)
 

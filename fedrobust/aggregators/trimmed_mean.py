@@ -4,8 +4,8 @@ Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical 
 https://arxiv.org/abs/1803.01498
 """
 
-from fedrobust.aggregators.base import Aggregate, checked, require_majority
-from fedrobust.component import AssumedFraction, component
+from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
+from fedrobust.component import AssumedFraction, FieldError, Index, component
 from fedrobust.statistics.columns import Points
 from fedrobust.statistics.order_statistics import mean_of_order_statistics
 from fedrobust.types import Weights
@@ -25,17 +25,30 @@ class TrimmedMean:
 
     Attributes:
         assumed_fraction: what the server believes the fraction of malicious clients to be; f = ⌊εn⌋ on each side.
+        num_trimmed: f itself; if given, the fraction is not looked at.
     """
 
-    assumed_fraction: AssumedFraction
+    assumed_fraction: AssumedFraction | None = None
+    num_trimmed: Index | None = None
+
+    def __post_init__(self) -> None:
+        """Check that one of the two is given."""
+        if self.assumed_fraction is None and self.num_trimmed is None:
+            raise FieldError("assumed_fraction", "must be given, or num_trimmed")
 
     def check_size(self, n: int) -> int:
-        """The number f of n clients that are assumed malicious.
+        """How many of n values are dropped on each side.
 
         Raises:
-            TooFewUpdatesError: n <= 2f.
+            UnsuitableSizeError: n <= 2f.
         """
-        return require_majority("TrimmedMean", self.assumed_fraction, n)
+        if self.num_trimmed is not None:
+            if n <= 2 * self.num_trimmed:
+                raise UnsuitableSizeError(
+                    f"TrimmedMean needs n > 2 num_trimmed, got n={n}, num_trimmed={self.num_trimmed}"
+                )
+            return self.num_trimmed
+        return require_majority("TrimmedMean", self.assumed_fraction or 0.0, n)
 
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.

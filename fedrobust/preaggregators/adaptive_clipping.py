@@ -59,7 +59,7 @@ class AdaptiveClipping:
         """As many rows as there are.
 
         Raises:
-            TooFewUpdatesError: n <= 2f.
+            UnsuitableSizeError: n <= 2f.
         """
         require_majority("AdaptiveClipping", self.assumed_fraction, n)
         return n

@@ -49,6 +49,6 @@ class Preaggregator(Protocol):
         """How many rows n rows become.
 
         Raises:
-            TooFewUpdatesError: too few rows to work with.
+            UnsuitableSizeError: too few rows to work with.
         """
         ...

@@ -58,7 +58,7 @@ class NearestNeighbourMixing:
         """As many rows as there are.
 
         Raises:
-            TooFewUpdatesError: n <= 2f.
+            UnsuitableSizeError: n <= 2f.
         """
         require_majority("NearestNeighbourMixing", self.assumed_fraction, n)
         return n

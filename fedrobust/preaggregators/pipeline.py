@@ -38,19 +38,23 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be joined."""
-        for index, one in enumerate(self.preaggregators):
-            if not isinstance(one, Preaggregator):
-                raise FieldError(f"preaggregators[{index}]", f"must be a pre-aggregator, got {one!r}")
-        merging = [type(one).__name__ for one in self.preaggregators if getattr(one, "merges_clients", False)]
-        if merging and getattr(self.aggregator, "follows_clients", False):
-            rule = type(self.aggregator).__name__
-            raise FieldError("preaggregators", f"{merging[0]} merges clients, {rule} follows each over the rounds")
+        for index, given in enumerate(self.preaggregators):
+            if not isinstance(given, Preaggregator):
+                raise FieldError(f"preaggregators[{index}]", f"must be a pre-aggregator, got {given!r}")
+        merging: str | None = None
+        parts: tuple[object, ...] = (*self.preaggregators, self.aggregator)
+        for one in parts:
+            name = type(one).__name__
+            if merging is not None and getattr(one, "follows_clients", False):
+                raise FieldError("preaggregators", f"{merging} merges clients, {name} follows each over the rounds")
+            if getattr(one, "merges_clients", False):
+                merging = name
 
     def check_size(self, n: int) -> None:
         """Refuse a number of clients that one of the parts cannot work with.
 
         Raises:
-            TooFewUpdatesError: with the bound and the numbers.
+            UnsuitableSizeError: with the bound and the numbers.
         """
         for one in self.preaggregators:
             n = one.output_size(n)

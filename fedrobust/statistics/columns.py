@@ -17,7 +17,10 @@ from torch import Tensor
 from fedrobust.types import UnusableUpdatesError, Vector
 
 CHUNK_SIZE = 1 << 16
-"""Columns read at a time: float32 products stay short sums, and a centred or widened chunk stays small."""
+"""Columns read at a time, at most: float32 products stay short sums, and a centred or widened chunk stays small."""
+
+_CPU_CHUNK_NUMBERS = 1 << 19
+_FEWEST_COLUMNS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +104,16 @@ def open_memory_map(path: str | Path, n: int, d: int, *, dtype: torch.dtype = to
     return torch.from_numpy(np.memmap(path, dtype=numpy_dtype, mode="c", shape=(n, d)))
 
 
-def column_chunks(points: Points, chunk_size: int = CHUNK_SIZE) -> Iterator[tuple[slice, Tensor]]:
+def default_chunk_size(points: Points) -> int:
+    """Columns of which a copy is small beside the whole, and on a CPU stays in its cache."""
+    if points.device.type != "cpu":
+        return CHUNK_SIZE
+    return min(CHUNK_SIZE, max(_FEWEST_COLUMNS, _CPU_CHUNK_NUMBERS // max(1, len(points))))
+
+
+def column_chunks(points: Points, chunk_size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
     """Go through the columns once: which of the d coordinates, and the `(n, width)` view of them on its device."""
+    chunk_size = chunk_size or default_chunk_size(points)
     offset = 0
     for part in points.parts if isinstance(points, Shards) else (points,):
         width = part.shape[1]
@@ -112,13 +123,13 @@ def column_chunks(points: Points, chunk_size: int = CHUNK_SIZE) -> Iterator[tupl
         offset += width
 
 
-def map_columns(points: Points, function: Callable[[Tensor, slice], Tensor], chunk_size: int = CHUNK_SIZE) -> Vector:
+def map_columns(points: Points, function: Callable[[Tensor, slice], Tensor], chunk_size: int | None = None) -> Vector:
     """Build a vector `(d,)` chunk by chunk, in the points' dtype and on their device.
 
     Args:
         points: `(n, d)`; not changed.
         function: from an `(n, width)` chunk, and which coordinates it holds, to their `(width,)` values.
-        chunk_size: columns per chunk.
+        chunk_size: columns per chunk; chosen if `None`.
     """
     result = torch.empty(points.shape[1], dtype=points.dtype, device=points.device)
     for where, chunk in column_chunks(points, chunk_size):

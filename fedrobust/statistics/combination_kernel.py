@@ -9,8 +9,10 @@ from torch import Tensor
 
 from fedrobust.statistics.native import Code, can_compile, compile_kernel, over_column_spans, vector_lanes
 
-_VECTORS = 8
-_PREFETCH_BYTES = 1 << 11
+_ROWS = 4
+_BLOCK = 8192
+"""Columns whose sums stay in the cache while four rows at a time run past them."""
+
 _WORTH_COMPILING = 1 << 16
 
 
@@ -20,7 +22,7 @@ def can_combine(points: Tensor) -> bool:
         points.device.type == "cpu"
         and points.dtype == torch.float32
         and points.stride(1) == 1
-        and points.shape[1] >= _columns_at_once()
+        and points.shape[1] >= vector_lanes()
         and points.numel() >= _WORTH_COMPILING
         and can_compile()
     )
@@ -34,64 +36,77 @@ def combined_rows(points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         rows: r, `(m,)` on the CPU: the others are not read.
         weights: w, `(m,)`.
     """
-    d, multiple = points.shape[1], _columns_at_once()
+    if len(rows) == 0:
+        return torch.zeros(points.shape[1])
+    d, multiple = points.shape[1], vector_lanes()
     result = torch.empty(d, dtype=torch.float32)
-    offsets = rows.numpy().astype(np.int64) * points.stride(0)
-    factors = np.ascontiguousarray(weights.detach().cpu().numpy(), dtype=np.float64)
+    missing = -len(rows) % _ROWS  # made up for by rows of no weight
+    offsets = np.pad(rows.numpy().astype(np.int64), (0, missing), mode="edge")
+    offsets *= points.stride(0)
+    factors = np.pad(weights.detach().cpu().numpy().astype(np.float64), (0, missing))
     source, target = points.data_ptr(), result.data_ptr()
     kernel = _kernel()
 
     def work(start: int, stop: int) -> None:
+        memory = np.empty(_BLOCK + 8)
+        sums = memory[-memory.ctypes.data % 64 // 8 :].ctypes.data
         # What is left over at the end is done once more together with columns before it.
         for low, high in ((start, stop // multiple * multiple), (stop - multiple, stop)):
             if low < high and (high == stop // multiple * multiple or stop % multiple):
-                kernel(source, offsets.ctypes.data, factors.ctypes.data, len(offsets), low, high, target)
+                kernel(source, offsets.ctypes.data, factors.ctypes.data, len(offsets), low, high, sums, target)
 
-    if len(offsets) == 0:
-        return result.zero_()
     over_column_spans(d, multiple, work)
     return result
 
 
-def _columns_at_once() -> int:
-    return _VECTORS * vector_lanes()
-
-
 @functools.cache
 def _kernel() -> Callable[..., int]:
-    """A function (bits, offsets, weights, rows, start, stop, result)."""
+    """A function (bits, offsets, weights, rows, start, stop, sums, result); `rows` is a multiple of `_ROWS`."""
     code = Code(vector_lanes())
     f, d, lanes = code.floats, code.doubles, code.lanes
     code.raw(
         f"declare {d} @llvm.fma.v{lanes}f64({d}, {d}, {d})",
-        "define i32 @combine(ptr %bits, ptr %offsets, ptr %weights, i64 %n, i64 %start, i64 %stop, ptr %result) #0 {",
+        "declare i64 @llvm.smin.i64(i64, i64)",
+        "define i32 @combine(ptr %bits, ptr %offsets, ptr %weights, i64 %n, i64 %start, i64 %stop, ptr %sums, "
+        "ptr %result) #0 {",
         "entry:",
-        "  br label %columns",
-        "columns:",
-        "  %column = phi i64 [ %start, %entry ], [ %next, %store ]",
+        "  br label %blocks",
+        "blocks:",
+        "  %column = phi i64 [ %start, %entry ], [ %end, %stored ]",
+        f"  %full = add i64 %column, {_BLOCK}",
+        "  %end = call i64 @llvm.smin.i64(i64 %full, i64 %stop)",
+        "  %width = sub i64 %end, %column",
         "  br label %rows",
         "rows:",
-        "  %row = phi i64 [ 0, %columns ], [ %next_row, %rows ]",
+        "  %row = phi i64 [ 0, %blocks ], [ %next_row, %row_done ]",
+        "  %is_first = icmp eq i64 %row, 0",
     )
-    for part in range(_VECTORS):
-        code.raw(f"  %sum_{part} = phi {d} [ zeroinitializer, %columns ], [ %sum_{part}_next, %rows ]")
-    offset = code.let(f"load i64, ptr {code.let('getelementptr i64, ptr %offsets, i64 %row')}")
-    weight = code.let(f"load double, ptr {code.let('getelementptr double, ptr %weights, i64 %row')}")
-    spread = code.let(f"insertelement {d} poison, double {weight}, i64 0")
-    spread = code.let(f"shufflevector {d} {spread}, {d} poison, <{lanes} x i32> zeroinitializer")
-    source = code.let(f"getelementptr float, ptr %bits, i64 {code.let(f'add i64 {offset}, %column')}")
-    for part in range(_VECTORS):
-        place = code.let(f"getelementptr {f}, ptr {source}, i64 {part}")
-        ahead = code.let(f"getelementptr i8, ptr {place}, i64 {_PREFETCH_BYTES}")
-        code.raw(f"  call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)")
-        wide = code.let(f"fpext {f} {code.let(f'load {f}, ptr {place}, align 4')} to {d}")
-        code.raw(f"  %sum_{part}_next = call {d} @llvm.fma.v{lanes}f64({d} {wide}, {d} {spread}, {d} %sum_{part})")
-    code.raw("  %next_row = add i64 %row, 1", "  %more = icmp slt i64 %next_row, %n")
-    code.raw("  br i1 %more, label %rows, label %store", "store:")
-    target = code.let("getelementptr float, ptr %result, i64 %column")
-    for part in range(_VECTORS):
-        narrow = code.let(f"fptrunc {d} %sum_{part}_next to {f}")
-        code.raw(f"  store {f} {narrow}, ptr {code.let(f'getelementptr {f}, ptr {target}, i64 {part}')}, align 4")
-    code.raw(f"  %next = add i64 %column, {_VECTORS * lanes}", "  %goes_on = icmp slt i64 %next, %stop")
-    code.raw("  br i1 %goes_on, label %columns, label %done", "done:", "  ret i32 0", "}")
-    return compile_kernel(code, "combine", 7)
+    sources, weights = [], []
+    for index in range(_ROWS):
+        row = code.let(f"add i64 %row, {index}")
+        offset = code.let(f"load i64, ptr {code.let(f'getelementptr i64, ptr %offsets, i64 {row}')}")
+        weight = code.let(f"load double, ptr {code.let(f'getelementptr double, ptr %weights, i64 {row}')}")
+        spread = code.let(f"insertelement {d} poison, double {weight}, i64 0")
+        weights.append(code.let(f"shufflevector {d} {spread}, {d} poison, <{lanes} x i32> zeroinitializer"))
+        place = code.let(f"add i64 {offset}, %column")
+        sources.append(code.let(f"getelementptr float, ptr %bits, i64 {place}"))
+    code.raw("  br label %columns", "columns:", "  %k = phi i64 [ 0, %rows ], [ %next_k, %columns ]")
+    place = code.let("getelementptr double, ptr %sums, i64 %k")
+    total = code.let(f"load {d}, ptr {place}, align 64")
+    total = code.let(f"select i1 %is_first, {d} {code.splat('double', 0.0)}, {d} {total}")
+    for source, spread in zip(sources, weights, strict=True):
+        numbers = code.let(f"load {f}, ptr {code.let(f'getelementptr float, ptr {source}, i64 %k')}, align 4")
+        wide = code.let(f"fpext {f} {numbers} to {d}")
+        total = code.let(f"call {d} @llvm.fma.v{lanes}f64({d} {wide}, {d} {spread}, {d} {total})")
+    code.raw(f"  store {d} {total}, ptr {place}, align 64", f"  %next_k = add i64 %k, {lanes}")
+    code.raw("  %more_columns = icmp slt i64 %next_k, %width", "  br i1 %more_columns, label %columns, label %row_done")
+    code.raw("row_done:", f"  %next_row = add i64 %row, {_ROWS}", "  %more_rows = icmp slt i64 %next_row, %n")
+    code.raw("  br i1 %more_rows, label %rows, label %store", "store:")
+    code.raw("  %s = phi i64 [ 0, %row_done ], [ %next_s, %store ]")
+    total = code.let(f"load {d}, ptr {code.let('getelementptr double, ptr %sums, i64 %s')}, align 64")
+    target = code.let(f"getelementptr float, ptr %result, i64 {code.let('add i64 %column, %s')}")
+    code.raw(f"  store {f} {code.let(f'fptrunc {d} {total} to {f}')}, ptr {target}, align 4")
+    code.raw(f"  %next_s = add i64 %s, {lanes}", "  %more_sums = icmp slt i64 %next_s, %width")
+    code.raw("  br i1 %more_sums, label %store, label %stored", "stored:", "  %goes_on = icmp slt i64 %end, %stop")
+    code.raw("  br i1 %goes_on, label %blocks, label %done", "done:", "  ret i32 0", "}")
+    return compile_kernel(code, "combine", 8)

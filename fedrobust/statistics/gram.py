@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from fedrobust.statistics.columns import (
-    CHUNK_SIZE,
     Points,
     Shards,
     column_chunks,
@@ -28,7 +27,6 @@ from fedrobust.types import Vector, Weights
 # Float32 products lose (norm / distance)² of their 1e-7; at this squared ratio 1e-5 relative is left.
 _CENTRED = 1e-2
 _MAX_PASSES = 4
-_CHUNK_NUMBERS = 1 << 19
 
 
 def gram_matrix(points: Points, *, centre: Vector | None = None, chunk_size: int | None = None) -> Tensor:
@@ -189,7 +187,7 @@ def weighted_combination(points: Points, weights: Weights, *, chunk_size: int | 
         return coefficients.to(chunk.device) @ rows.to(precision)
 
     with _full_precision_products():
-        combined = map_columns(points, combine, chunk_size or _chunk_size(points))
+        combined = map_columns(points, combine, chunk_size)
     require_finite(combined, points)
     return combined
 
@@ -215,7 +213,7 @@ def _combine_tensor(points: Tensor, mixing: Tensor, chunk_size: int | None) -> T
     coefficients = mixing.to(points.device, precision)
     combined = points.new_empty((len(mixing), points.shape[1]), requires_grad=False)
     with _full_precision_products():
-        for where, chunk in column_chunks(points, chunk_size or _chunk_size(points)):
+        for where, chunk in column_chunks(points, chunk_size):
             combined[:, where] = coefficients @ chunk.to(precision)
             require_finite(combined[:, where], points)
     return combined
@@ -248,18 +246,11 @@ def _sum_over_chunks(
     """The sum over column chunks in float64, on the CPU; each device adds up its own."""
     totals: dict[torch.device, Tensor] = {}
     with _full_precision_products():
-        for where, chunk in column_chunks(points, chunk_size or _chunk_size(points)):
+        for where, chunk in column_chunks(points, chunk_size):
             if chunk.device not in totals:
                 totals[chunk.device] = torch.zeros(shape, dtype=torch.float64, device=chunk.device)
             totals[chunk.device] += function(chunk, where)
     return torch.stack([total.cpu() for total in totals.values()]).sum(dim=0)
-
-
-def _chunk_size(points: Points) -> int:
-    """Columns of which a copy is small beside the whole, and on a CPU stays in its cache."""
-    if points.device.type != "cpu":
-        return CHUNK_SIZE
-    return min(CHUNK_SIZE, max(512, _CHUNK_NUMBERS // len(points)))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.aggregators.base import TooFewUpdatesError
+from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.bulyan import Bulyan, select_by_krum
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics.columns import Shards
@@ -108,7 +108,7 @@ def test_shards_give_the_same_answer(dtype: torch.dtype) -> None:
 
 
 def test_too_few_and_non_finite_updates_are_refused() -> None:
-    with pytest.raises(TooFewUpdatesError, match=r"Bulyan needs n >= 4f \+ 3, got n=10, f=2"):
+    with pytest.raises(UnsuitableSizeError, match=r"Bulyan needs n >= 4f \+ 3, got n=10, f=2"):
         Bulyan(assumed_fraction=0.2)(torch.zeros(10, 2))
     points = sample(20, 4)
     points[3, 1] = torch.inf

@@ -3,7 +3,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fedrobust.aggregators.base import RoundContext, TooFewUpdatesError
+from fedrobust.aggregators.base import RoundContext, UnsuitableSizeError
 from fedrobust.aggregators.dnc import DnC, _draw_coordinates
 from fedrobust.aggregators.mean import Mean
 from fedrobust.component import FieldError
@@ -171,9 +171,9 @@ def test_shards_give_the_same_answer(num_coordinates: int) -> None:
 
 
 def test_too_many_attackers_are_refused() -> None:
-    with pytest.raises(TooFewUpdatesError, match="DnC needs n > 2f, got n=2, f=1"):
+    with pytest.raises(UnsuitableSizeError, match="DnC needs n > 2f, got n=2, f=1"):
         DnC(assumed_fraction=0.4999999999)(torch.zeros(2, 3))
-    with pytest.raises(TooFewUpdatesError, match=r"DnC needs n > ⌊cf⌋, got n=10, c=2.5, f=4"):
+    with pytest.raises(UnsuitableSizeError, match=r"DnC needs n > ⌊cf⌋, got n=10, c=2.5, f=4"):
         DnC(assumed_fraction=0.4, filter_factor=2.5).check_size(10)
     assert DnC(assumed_fraction=0.4, filter_factor=2.4).check_size(10) == 4
 

@@ -4,7 +4,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.aggregators.base import TooFewUpdatesError
+from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.krum import Krum, MultiKrum
 from fedrobust.aggregators.mean import Mean
 from fedrobust.component import FieldError
@@ -117,11 +117,11 @@ def test_shards_give_the_same_answer(rule: Krum | MultiKrum) -> None:
 
 def test_too_few_updates_are_refused() -> None:
     assert Krum(assumed_fraction=0.2).check_size(7) == 1
-    with pytest.raises(TooFewUpdatesError, match=r"Krum needs n >= 2f \+ 3, got n=5, f=2"):
+    with pytest.raises(UnsuitableSizeError, match=r"Krum needs n >= 2f \+ 3, got n=5, f=2"):
         Krum(assumed_fraction=0.4)(torch.zeros(5, 2))
-    with pytest.raises(TooFewUpdatesError, match=r"MultiKrum needs n >= 2f \+ 3, got n=2, f=0"):
+    with pytest.raises(UnsuitableSizeError, match=r"MultiKrum needs n >= 2f \+ 3, got n=2, f=0"):
         MultiKrum(assumed_fraction=0.0)(torch.zeros(2, 2))
-    with pytest.raises(TooFewUpdatesError, match="MultiKrum needs n >= num_kept, got n=5, num_kept=6"):
+    with pytest.raises(UnsuitableSizeError, match="MultiKrum needs n >= num_kept, got n=5, num_kept=6"):
         MultiKrum(assumed_fraction=0.2, num_kept=6)(torch.zeros(5, 2))
 
 

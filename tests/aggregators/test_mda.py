@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import TooFewUpdatesError
+from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.mda import MDA
 from fedrobust.aggregators.mean import Mean
 from fedrobust.component import FieldError
@@ -85,10 +85,10 @@ def test_the_worst_case_is_counted_and_refused() -> None:
     """T(0) = 1, T(f) = 1 + T(f - 1) + T(f - 2): 1, 2, 4, 7, 12, 20."""
     assert [max_covers(f) for f in range(6)] == [1, 2, 4, 7, 12, 20]
     assert MDA(assumed_fraction=0.2, max_subsets=20).check_size(25) == 5
-    with pytest.raises(TooFewUpdatesError, match="look at 20 subsets for n=25, f=5, more than max_subsets=19"):
+    with pytest.raises(UnsuitableSizeError, match="look at 20 subsets for n=25, f=5, more than max_subsets=19"):
         MDA(assumed_fraction=0.2, max_subsets=19)(torch.zeros(25, 3))
     assert MDA(assumed_fraction=0.2).check_size(164) == 32
-    with pytest.raises(TooFewUpdatesError, match="n=165, f=33"):
+    with pytest.raises(UnsuitableSizeError, match="n=165, f=33"):
         MDA(assumed_fraction=0.2).check_size(165)
 
 
@@ -128,7 +128,7 @@ def test_shards_give_the_same_answer() -> None:
 def test_bad_input_is_refused() -> None:
     with pytest.raises(FieldError, match="max_subsets"):
         MDA(assumed_fraction=0.2, max_subsets=0)
-    with pytest.raises(TooFewUpdatesError, match="MDA needs n > 2f, got n=2, f=1"):
+    with pytest.raises(UnsuitableSizeError, match="MDA needs n > 2f, got n=2, f=1"):
         MDA(assumed_fraction=0.4999999999)(torch.zeros(2, 3))
     points = sample(10, 4)
     points[3, 1] = torch.nan

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedrobust.aggregators import Mean
-from fedrobust.aggregators.base import TooFewUpdatesError
+from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.robust_learning_rate import RobustLearningRate
 from fedrobust.component import FieldError
 from fedrobust.seeds import torch_generator
@@ -97,9 +97,9 @@ def test_rows_that_are_not_finite_are_named() -> None:
 
 
 def test_too_few_updates_are_refused() -> None:
-    with pytest.raises(TooFewUpdatesError, match="n > 2f, got n=2, f=1"):
+    with pytest.raises(UnsuitableSizeError, match="n > 2f, got n=2, f=1"):
         RobustLearningRate(assumed_fraction=0.4999999999)(torch.zeros(2, 3))
-    with pytest.raises(TooFewUpdatesError, match="n >= threshold, got n=3, threshold=4"):
+    with pytest.raises(UnsuitableSizeError, match="n >= threshold, got n=3, threshold=4"):
         RobustLearningRate(threshold=4)(torch.zeros(3, 3))
 
 

@@ -4,6 +4,7 @@ import torch
 from scipy.stats import trim_mean
 
 from fedrobust.aggregators import TrimmedMean
+from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.component import FieldError
 from fedrobust.seeds import torch_generator
 
@@ -35,3 +36,18 @@ def test_the_count_is_not_lost_to_rounding() -> None:
 def test_a_fraction_out_of_range_is_refused(assumed_fraction: float) -> None:
     with pytest.raises(FieldError, match="assumed_fraction"):
         TrimmedMean(assumed_fraction=assumed_fraction)
+
+
+def test_a_count_takes_the_fractions_place() -> None:
+    """Of 7 values with 2 dropped on each side three are left: SciPy's `trim_mean` with the fraction 2 / 7."""
+    points = torch.randn(7, 29, generator=torch_generator(1, "points"), dtype=torch.float64)
+    answer = TrimmedMean(assumed_fraction=0.4, num_trimmed=2)(points)
+    np.testing.assert_allclose(answer.update.numpy(), trim_mean(points.numpy(), 2 / 7 + 1e-9, axis=0), atol=1e-13)
+    assert answer.diagnostics["num_trimmed_per_side"] == 2
+
+
+def test_a_count_too_large_or_none_at_all_is_refused() -> None:
+    with pytest.raises(UnsuitableSizeError, match="n=6, num_trimmed=3"):
+        TrimmedMean(num_trimmed=3)(torch.zeros(6, 2))
+    with pytest.raises(FieldError, match="assumed_fraction: must be given, or num_trimmed"):
+        TrimmedMean()

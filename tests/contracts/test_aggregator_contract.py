@@ -29,7 +29,7 @@ from rule_cases import (
 )
 from torch import Tensor
 
-from fedrobust.aggregators import GeometricMedian, SpectralFilter, TooFewUpdatesError, assumed_count
+from fedrobust.aggregators import GeometricMedian, SpectralFilter, UnsuitableSizeError, assumed_count
 from fedrobust.aggregators.base import SizedAggregator
 from fedrobust.seeds import torch_generator
 
@@ -52,11 +52,11 @@ def accepts(name: str, n: int) -> bool:
         return True
     try:
         rule.check_size(n)
-    except TooFewUpdatesError as error:
+    except UnsuitableSizeError as error:
         refusal = str(error)
     else:
         return True
-    with pytest.raises(TooFewUpdatesError, match=re.escape(refusal)):
+    with pytest.raises(UnsuitableSizeError, match=re.escape(refusal)):
         CASES[name](sample(n, num_shifted=0))
     return False
 
@@ -158,7 +158,7 @@ def test_no_assumed_attacker_gives_the_mean(name: str, assumed_fraction: float) 
 def test_as_many_attackers_as_honest_clients_are_refused(name: str) -> None:
     """ε = 0.4999999999 lies in [0, 1/2), yet f = ⌊0.9999999998 + 1e-9⌋ = 1 of 2."""
     rule = dataclasses.replace(CASES[name].rule, assumed_fraction=0.4999999999)
-    with pytest.raises(TooFewUpdatesError, match="got n=2, f=1"):
+    with pytest.raises(UnsuitableSizeError, match="got n=2, f=1"):
         Case(rule)(torch.zeros(2, 3))
 
 

@@ -14,7 +14,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedrobust.aggregators.base import Aggregate, TooFewUpdatesError
+from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
 from fedrobust.aggregators.mean import Mean
 from fedrobust.component import component
@@ -226,7 +226,7 @@ def test_without_a_usable_reply_the_model_stays(answers):
 class NeedsThree:
     def __call__(self, updates, weights=None) -> Aggregate:
         if len(updates) < 3:
-            raise TooFewUpdatesError(f"NeedsThree needs n >= 3, got n={len(updates)}")
+            raise UnsuitableSizeError(f"NeedsThree needs n >= 3, got n={len(updates)}")
         return Mean()(updates, weights)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import TooFewUpdatesError
+from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.mean import Mean
 from fedrobust.component import FieldError
 from fedrobust.preaggregators.adaptive_clipping import AdaptiveClipping
@@ -129,7 +129,7 @@ def test_a_clipped_mean_moves_by_no_more_than_the_attackers_weight_allows() -> N
 def test_bad_input_is_refused() -> None:
     with pytest.raises(FieldError, match="max_norm"):
         Clipping(max_norm=0.0)
-    with pytest.raises(TooFewUpdatesError, match="AdaptiveClipping needs n > 2f, got n=2, f=1"):
+    with pytest.raises(UnsuitableSizeError, match="AdaptiveClipping needs n > 2f, got n=2, f=1"):
         AdaptiveClipping(assumed_fraction=0.4999999999).output_size(2)
     points = sample(10, 4)
     points[3, 1] = torch.inf

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import TooFewUpdatesError
+from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.mean import Mean
 from fedrobust.aggregators.trimmed_mean import TrimmedMean
 from fedrobust.preaggregators.nearest_neighbour_mixing import NearestNeighbourMixing
@@ -119,7 +119,7 @@ def test_shards_stay_shards() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(TooFewUpdatesError, match="NearestNeighbourMixing needs n > 2f, got n=2, f=1"):
+    with pytest.raises(UnsuitableSizeError, match="NearestNeighbourMixing needs n > 2f, got n=2, f=1"):
         NearestNeighbourMixing(assumed_fraction=0.4999999999).output_size(2)
     points = sample(10, 4)
     points[3, 1] = torch.inf

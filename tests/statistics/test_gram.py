@@ -12,6 +12,7 @@ from fedrobust.statistics import (
     squared_distances,
     weighted_combination,
 )
+from fedrobust.statistics.gram import inner_products, squared_norms
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 64, 1000])
@@ -75,3 +76,12 @@ def test_combination_equals_numpy_and_skips_rows_of_weight_zero(chunk_size: int)
     points[4] = float("nan")
     combined = weighted_combination(points, weights, chunk_size=chunk_size)
     np.testing.assert_allclose(combined.numpy(), expected, atol=1e-13)
+
+
+def test_norms_and_inner_products_whose_float32_form_overflows() -> None:
+    """3e38 in 100 coordinates: a norm of 3e39, beyond float32's 3.4e38."""
+    points = torch.full((2, 100), 3e38)
+    points[1] = 1.0
+    exact = points.double()
+    torch.testing.assert_close(squared_norms(points), exact.square().sum(dim=1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(inner_products(points, points[0]), exact @ exact[0], rtol=1e-12, atol=0)
