@@ -18,6 +18,9 @@ from torch import Tensor
 
 Call = Callable[[], object]
 
+DIRECTION = "dnc_direction"
+"""The part of DnC that an SVD would do: the squared projections on the top direction of one subsample."""
+
 
 def peers(rule: str, points: Tensor, f: int, *, svd_columns: int = 10_000) -> dict[str, Call]:
     """The calls that compete with `rule` on `points` `(n, d)` float32, by the peer's name; none if nobody has the rule.
@@ -49,7 +52,9 @@ def peers(rule: str, points: Tensor, f: int, *, svd_columns: int = 10_000) -> di
     if rule == "mean":
         found["torch.mean"] = functools.partial(torch.mean, points, 0)
     if rule == "dnc":
-        found["torch.linalg.svd"] = functools.partial(_svd_of_subsample, points, svd_columns)
+        found["plain DnC"] = functools.partial(_plain_dnc, points, f, svd_columns)
+    if rule == DIRECTION:
+        found["torch.linalg.svd"] = functools.partial(_top_by_svd, points)
     if on_cpu:
         found |= _flower(rule, points.numpy(), f)
     return found
@@ -82,8 +87,18 @@ def _flower_krum(points: np.ndarray, f: int, num_kept: int) -> np.ndarray:
     return points[kept].mean(axis=0)
 
 
-def _svd_of_subsample(points: Tensor, num_columns: int) -> Tensor:
+def _plain_dnc(points: Tensor, f: int, num_columns: int, num_iterations: int = 5) -> Tensor:
+    """Shejwalkar and Houmansadr's algorithm as it stands in their paper, with a full SVD of each subsample."""
     generator = torch.Generator().manual_seed(0)
-    columns = torch.randperm(points.shape[1], generator=generator)[:num_columns].to(points.device)
-    sample = points[:, columns]
+    kept = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    for _ in range(num_iterations):
+        columns = torch.randperm(points.shape[1], generator=generator)[:num_columns].to(points.device)
+        sample = points[:, columns]
+        centred = sample - sample.mean(dim=0)
+        scores = (centred @ _top_by_svd(sample)).square()
+        kept[scores.argsort(descending=True)[:f]] = False
+    return points[kept].mean(dim=0)
+
+
+def _top_by_svd(sample: Tensor) -> Tensor:
     return torch.linalg.svd(sample - sample.mean(dim=0), full_matrices=False).Vh[0]

@@ -7,6 +7,7 @@ Learning", NDSS 2021, https://www.ndss-symposium.org/ndss-paper/manipulating-the
 import math
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,9 +120,6 @@ class DnC:
 
 def _draw_coordinates(d: int, k: int, generator: torch.Generator) -> Tensor:
     """Draw k < d different coordinates of d, every set as likely as any other, ascending, in memory O(k)."""
-    if d <= 4 * k:
-        return torch.randperm(d, generator=generator)[:k].sort().values
-    drawn = torch.empty(0, dtype=torch.int64)
-    while len(drawn) < k:
-        drawn = torch.cat([drawn, torch.randint(d, (k,), generator=generator)]).unique()
-    return drawn[torch.randperm(len(drawn), generator=generator)[:k]].sort().values
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    drawn = np.random.default_rng(seed).choice(d, k, replace=False, shuffle=False)
+    return torch.from_numpy(drawn).sort().values

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrobust.statistics.kernel_parts import INFINITY, larger_magnitude
 from fedrobust.statistics.native import Code, can_compile, compile_kernel, over_column_spans, vector_lanes
 
 _ROWS = 4
@@ -28,8 +29,8 @@ def can_combine(points: Tensor) -> bool:
     )
 
 
-def combined_rows(points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Σ wᵢ x_rᵢ, `(d,)` float32: products and sums in float64.
+def combined_rows(points: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor, bool]:
+    """Σ wᵢ x_rᵢ, `(d,)` float32, and whether all of it is finite: products and sums in float64.
 
     Args:
         points: `(n, d)`, for which `can_combine` holds; not changed.
@@ -37,7 +38,7 @@ def combined_rows(points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         weights: w, `(m,)`.
     """
     if len(rows) == 0:
-        return torch.zeros(points.shape[1])
+        return torch.zeros(points.shape[1]), True
     d, multiple = points.shape[1], vector_lanes()
     result = torch.empty(d, dtype=torch.float32)
     missing = -len(rows) % _ROWS  # made up for by rows of no weight
@@ -47,21 +48,26 @@ def combined_rows(points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     source, target = points.data_ptr(), result.data_ptr()
     kernel = _kernel()
 
-    def work(start: int, stop: int) -> None:
+    def work(start: int, stop: int) -> bool:
+        is_finite = True
         memory = np.empty(_BLOCK + 8)
         sums = memory[-memory.ctypes.data % 64 // 8 :].ctypes.data
         # What is left over at the end is done once more together with columns before it.
         for low, high in ((start, stop // multiple * multiple), (stop - multiple, stop)):
             if low < high and (high == stop // multiple * multiple or stop % multiple):
-                kernel(source, offsets.ctypes.data, factors.ctypes.data, len(offsets), low, high, sums, target)
+                arguments = (offsets.ctypes.data, factors.ctypes.data, len(offsets), low, high, sums, target)
+                is_finite &= kernel(source, *arguments) < INFINITY
+        return is_finite
 
-    over_column_spans(d, multiple, work)
-    return result
+    return result, all(over_column_spans((len(rows), d), multiple, work))
 
 
 @functools.cache
 def _kernel() -> Callable[..., int]:
-    """A function (bits, offsets, weights, rows, start, stop, sums, result); `rows` is a multiple of `_ROWS`."""
+    """A function (bits, offsets, weights, rows, start, stop, sums, result) -> largest magnitude, as bits.
+
+    `rows` is a multiple of `_ROWS`.
+    """
     code = Code(vector_lanes())
     f, d, lanes = code.floats, code.doubles, code.lanes
     code.raw(
@@ -73,6 +79,7 @@ def _kernel() -> Callable[..., int]:
         "  br label %blocks",
         "blocks:",
         "  %column = phi i64 [ %start, %entry ], [ %end, %stored ]",
+        f"  %largest = phi {code.ints} [ zeroinitializer, %entry ], [ %larger, %stored ]",
         f"  %full = add i64 %column, {_BLOCK}",
         "  %end = call i64 @llvm.smin.i64(i64 %full, i64 %stop)",
         "  %width = sub i64 %end, %column",
@@ -103,10 +110,14 @@ def _kernel() -> Callable[..., int]:
     code.raw("row_done:", f"  %next_row = add i64 %row, {_ROWS}", "  %more_rows = icmp slt i64 %next_row, %n")
     code.raw("  br i1 %more_rows, label %rows, label %store", "store:")
     code.raw("  %s = phi i64 [ 0, %row_done ], [ %next_s, %store ]")
+    code.raw(f"  %seen = phi {code.ints} [ %largest, %row_done ], [ %larger, %store ]")
     total = code.let(f"load {d}, ptr {code.let('getelementptr double, ptr %sums, i64 %s')}, align 64")
     target = code.let(f"getelementptr float, ptr %result, i64 {code.let('add i64 %column, %s')}")
-    code.raw(f"  store {f} {code.let(f'fptrunc {d} {total} to {f}')}, ptr {target}, align 4")
+    rounded = code.let(f"fptrunc {d} {total} to {f}")
+    largest = larger_magnitude(code, "%seen", code.let(f"bitcast {f} {rounded} to {code.ints}"))
+    code.raw(f"  store {f} {rounded}, ptr {target}, align 4", f"  %larger = or {code.ints} {largest}, zeroinitializer")
     code.raw(f"  %next_s = add i64 %s, {lanes}", "  %more_sums = icmp slt i64 %next_s, %width")
     code.raw("  br i1 %more_sums, label %store, label %stored", "stored:", "  %goes_on = icmp slt i64 %end, %stop")
-    code.raw("  br i1 %goes_on, label %blocks, label %done", "done:", "  ret i32 0", "}")
+    code.raw("  br i1 %goes_on, label %blocks, label %done", "done:")
+    code.raw(f"  %worst = call i32 @llvm.vector.reduce.smax.v{lanes}i32({code.ints} %larger)", "  ret i32 %worst", "}")
     return compile_kernel(code, "combine", 8)

@@ -175,10 +175,11 @@ def weighted_combination(points: Points, weights: Weights, *, chunk_size: int | 
     used = (weights != 0).nonzero().squeeze(1).cpu()
     parts = points.parts if isinstance(points, Shards) else (points,)
     if chunk_size is None and all(can_combine(part) for part in parts):
-        sums = [combined_rows(part.detach(), used, weights.cpu()[used]) for part in parts]
-        combined = sums[0] if len(sums) == 1 else torch.cat(sums)
-        require_finite(combined, points)
-        return combined
+        found = [combined_rows(part.detach(), used, weights.cpu()[used]) for part in parts]
+        if not all(is_finite for _, is_finite in found):
+            require_finite(torch.tensor(float("nan")), points)
+        sums = [one for one, _ in found]
+        return sums[0] if len(sums) == 1 else torch.cat(sums)
     precision = _product_precision(points)
     coefficients = weights.cpu()[used].to(precision)
 

@@ -50,10 +50,10 @@ def row_products(points: Tensor, centre: Tensor | None = None) -> Tensor:
     must_copy = centre is not None or points.dtype != torch.float32 or points.stride(1) != 1
     # Rows a multiple of a page apart all fall into the same lines of the cache, and drive one another out.
     if must_copy or points.stride(0) * 4 % _ALIASED_BYTES == 0:
-        parts = over_column_spans(width, lanes, lambda start, stop: _of_copies(points, centre, start, stop))
+        parts = over_column_spans((n, d), lanes, lambda start, stop: _of_copies(points, centre, start, stop), width)
     else:
         source, stride = points.data_ptr(), points.stride(0)
-        parts = over_column_spans(width, lanes, lambda start, stop: _of_span(source, n, stride, start, stop))
+        parts = over_column_spans((n, d), lanes, lambda start, stop: _of_span(source, n, stride, start, stop), width)
     gram = torch.from_numpy(np.sum(parts, axis=0))
     gram = gram.triu() + gram.triu(1).T
     if width == d:

@@ -7,8 +7,9 @@ vectors are in it. Where llvmlite does not work, the callers have a slower way t
 import ctypes
 import functools
 import logging
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import count, pairwise
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 
 log = logging.getLogger("fedrobust")
 
-MIN_COLUMNS_A_THREAD = 4096
+_COLUMNS_A_SPAN = 4096
+_NUMBERS_A_SPAN = 1 << 20
+_MOST_SPANS = 64
 
 
 class Code:
@@ -112,15 +115,49 @@ def compile_kernel(code: Code, name: str, num_pointers_and_sizes: int) -> Callab
     return signature(engine.get_function_address(name))
 
 
-def over_column_spans(num_columns: int, multiple: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """Call `work(start, stop)` on spans that make up 0, ..., num_columns - 1, on as many threads as torch uses.
+def over_column_spans(
+    shape: tuple[int, int], multiple: int, work: Callable[[int, int], Any], num_columns: int | None = None
+) -> list[Any]:
+    """Call `work(start, stop)` on spans that make up columns 0, ..., d - 1, on as many threads as torch uses.
 
-    All inner bounds are multiples of `multiple`; the results are in the order of the spans.
+    Threads take the next span when they are done with one: a thread that wakes late, or shares its core, delays
+    nobody. The spans depend on the shape alone, so sums over them do not depend on the number of threads.
+
+    Args:
+        shape: n and d of the matrix whose columns they are.
+        multiple: all inner bounds are multiples of it.
+        work: from a span to its result.
+        num_columns: how many of the d columns; all if `None`.
+
+    Returns:
+        The results in the order of the spans.
     """
-    num_threads = max(1, min(torch.get_num_threads(), num_columns // MIN_COLUMNS_A_THREAD))
-    bounds = [num_columns * index // num_threads // multiple * multiple for index in range(num_threads)]
-    bounds.append(num_columns)
-    if num_threads == 1:
-        return [work(0, num_columns)]
-    with ThreadPoolExecutor(num_threads) as pool:
-        return list(pool.map(lambda span: work(*span), pairwise(bounds)))
+    stop = shape[1] if num_columns is None else num_columns
+    num_spans = max(1, min(_MOST_SPANS, shape[0] * stop // _NUMBERS_A_SPAN, stop // _COLUMNS_A_SPAN))
+    bounds = [stop * index // num_spans // multiple * multiple for index in range(num_spans)]
+    spans = list(pairwise([*bounds, stop]))
+    results: list[Any] = [None] * num_spans
+    turns = iter(range(num_spans))
+
+    def take_turns() -> None:
+        for turn in turns:
+            results[turn] = work(*spans[turn])
+
+    num_helpers = min(torch.get_num_threads(), num_spans) - 1
+    helpers = [_workers(num_helpers).submit(take_turns) for _ in range(num_helpers)]
+    try:
+        take_turns()
+    finally:
+        started = [helper for helper in helpers if not helper.cancel()]
+        wait(started)  # they write to the caller's memory
+    for helper in started:
+        helper.result()
+    return results
+
+
+@functools.cache
+def _workers(num_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="fedrobust")
+
+
+os.register_at_fork(after_in_child=_workers.cache_clear)  # a fork has the pool, but not its threads

@@ -198,6 +198,6 @@ def run_compiled(
             if span[0] < span[1]
         )
 
-    if not all(over_column_spans(d, multiple, work)):
+    if not all(over_column_spans((n, d), multiple, work)):
         require_finite(torch.tensor(float("nan")), whole)
     return result
