@@ -23,8 +23,8 @@ class Aggregation:
     optimizer: ServerOptimizer = field(default_factory=PlainStep)
     devices: tuple[str, ...] = ()
 
-    def __call__(self, updates: Updates, weights: Weights, context: RoundContext) -> Aggregate:
-        """The rule's answer on `updates` `(n, d)` under `weights` `(n,)`, its update made a step of.
+    def answer(self, updates: Updates, weights: Weights, context: RoundContext) -> Aggregate:
+        """The rule's answer on `updates` `(n, d)` under `weights` `(n,)`; its state is the rule's own.
 
         Raises:
             UnsuitableSizeError: n is too small for the rule.
@@ -32,7 +32,16 @@ class Aggregation:
         """
         points = Shards.split(updates, self.devices) if self.devices else updates
         inner = dataclasses.replace(context, state=state_of("rule", context.state))
-        answer = apply_rule(self.rule, points, weights.to(points.device), inner)
+        return apply_rule(self.rule, points, weights.to(points.device), inner)
+
+    def __call__(self, updates: Updates, weights: Weights, context: RoundContext) -> Aggregate:
+        """The rule's answer on `updates` `(n, d)` under `weights` `(n,)`, its update made a step of.
+
+        Raises:
+            UnsuitableSizeError: n is too small for the rule.
+            ValueError: whatever else the rule refuses.
+        """
+        answer = self.answer(updates, weights, context)
         step, memory = self.optimizer(answer.update, state_of("optimizer", context.state))
         state = {**named_state("rule", answer.state), **named_state("optimizer", memory)}
         return dataclasses.replace(answer, update=step, state=state)

@@ -108,10 +108,11 @@ def _check_kind(kinds: tuple[Any, ...], name: str, value: Any) -> None:
 def _is_a(value: Any, kind: Any) -> bool:
     if not isinstance(value, kind):
         return False
-    if "__call__" in vars(kind):  # all that is callable is an instance of such a Protocol: count what it is called with
-        given = range(len(inspect.signature(kind.__call__).parameters) - 1)
+    if getattr(kind, "_is_protocol", False) and "__call__" in vars(kind):
+        # All that is callable is an instance of such a Protocol: look at the names of what it is called with.
+        given = list(inspect.signature(kind.__call__).parameters)[1:]
         try:
-            inspect.signature(value).bind(*given)
+            inspect.signature(value).bind(**dict.fromkeys(given))
         except TypeError:
             return False
     return True

@@ -13,8 +13,15 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from fedrobust.compose import compose_config
 from fedrobust.config import GROUPS, Root, config_folder, unknown_choice, unknown_key
 
-_CHOOSABLE = (*GROUPS, "experiment")
-_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+_CHOOSABLE = (*GROUPS, "attack/trigger", "experiment")
+_TYPE_NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[str]: "a list",
+    NoneType: "null",
+}
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
@@ -35,7 +42,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         return f"{several[1]}: names several values; allowed: one, or a sweep over all of them with -m"
     if missing := re.search(r"Could not (?:find|load) '([^']+/[^']*)'", text):
         return _explain_choice(missing[1], text)
-    if absent := re.search(r"Could not override '(\w+)'\. No match in the defaults list", text):
+    if absent := re.search(r"Could not override '([\w/]+)'\. No match in the defaults list", text):
+        if "/" in absent[1]:
+            return f"{absent[1]}: is nothing to choose under this {absent[1].partition('/')[0]}"
         if (config_folder() / absent[1]).is_dir():
             return f"{absent[1]}: has no default; allowed: +{absent[1]}=CHOICE, one of {', '.join(_options(absent[1]))}"
         return _explain_key(absent[1], arguments)

@@ -42,6 +42,12 @@ class Halve:
 
 
 @component
+class Step:
+    def __call__(self, update: list[float], state: list[float]) -> float:
+        return update[0] - state[0]
+
+
+@component
 class Part:
     size: Count = 1
 
@@ -92,6 +98,7 @@ class Whole:
         ({"part": None}, "part: must be a component of the kind Part, got None"),
         ({"part": {"size": 1}}, "part: must be a component of the kind Part, got {'size': 1}"),
         ({"rule": Halve()}, "rule: must be a component of the kind Rule or null, got Halve()"),
+        ({"rule": Step()}, "rule: must be a component of the kind Rule or null, got Step()"),
         ({"rule": 5}, "rule: must be a component of the kind Rule or null, got 5"),
         ({"named": Part()}, "named: must be a component of the kind Named or null, got Part(size=1)"),
         ({"hook": 5}, "hook: must be a component of the kind Callable or null, got 5"),

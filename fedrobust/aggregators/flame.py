@@ -48,7 +48,8 @@ class Flame:
     Departs: cosines are those of the updates, as in most implementations, where the paper's algorithm takes the local
         models': models differ from each other by far less than from the origin, so that angles between them say little.
         The server's weights enter the average, where the paper counts all alike. λ is given, not derived from a
-        privacy budget. An update of norm zero is at cosine distance 1 from every other.
+        privacy budget, for which the paper has λ = √(2 ln(1.25/δ))/ε; the default is that of public code. An update of
+        norm zero is at cosine distance 1 from every other.
 
     Attributes:
         noise_factor: λ, the noise's standard deviation in each coordinate relative to S; 0 for no noise.

@@ -38,9 +38,12 @@ class NoRegretFilter:
     Fails when: the attackers stay within the honest clients' own spread, or `num_iterations` is too small for the
         number of directions in which they point. It is slower than the spectral filter, which removes a client a step.
     Source: Hopkins, Li and Zhang, "Robust and Heavy-Tailed Mean Estimation Made Simple, via Regret Minimization",
-        NeurIPS 2020, https://arxiv.org/abs/2007.15839
-    Departs: a step is relative to the τ_max of the moment, where the paper divides by one bound on all τ. The cap is
-        1/(n - 2f), the budget of the other filters here, where the paper's set of weights has 1/(n - f). Far points are
+        NeurIPS 2020, https://arxiv.org/abs/2007.15839; Zhu, Jiao and Steinhardt, "Robust Estimation via Generalized
+        Quasi-Gradients", Information and Inference, 2022, https://arxiv.org/abs/2005.14073 (explicit low-regret filter)
+    Departs: a step is relative to the τ_max of the moment, where the first paper divides by one bound on all τ; public
+        code of the second's does as here, with η = 1/2. The cap is 1/(n - 2f), the budget of the other filters here,
+        where both papers' set of weights has 1/((1 - ε)n), that is 1/(n - f); that set lies within this one, so the
+        comparison with the honest clients' uniform weights holds, but up to 2f clients may be gone. Far points are
         pruned about the smallest ball around a client that holds n - f clients, at five times its radius, so that no
         scale need be known. A weight below 1/2n of the cap becomes zero. The first weighting within 10 % of the
         smallest top eigenvalue is taken, not the smallest: later ones differ by rounding errors. The average also

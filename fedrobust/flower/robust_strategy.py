@@ -1,7 +1,6 @@
 """Any rule of fedrobust as a strategy for anyone's Flower `ServerApp`, with ordinary replies."""
 
 import logging
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -12,14 +11,17 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
+from fedrobust.aggregation import Aggregation
 from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, State
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
 from fedrobust.component import FieldError, Fraction, Index, Positive, check_fields, component
 from fedrobust.flower.array_records import GlobalArrays
-from fedrobust.flower.plain_replies import arrays_of, claimed_examples, comparable, content_of, with_equal_weights
+from fedrobust.flower.collected_replies import client_of, collect_replies, short_reason
+from fedrobust.flower.plain_replies import claimed_examples, comparable, content_of, with_equal_weights
 from fedrobust.flower.row_matrix import RowMatrix
 from fedrobust.preaggregators.base import Preaggregator
 from fedrobust.preaggregators.pipeline import Pipeline
+from fedrobust.server_optimizers import PlainStep, ServerOptimizer
 from fedrobust.statistics.gram import weighted_combination
 
 MetricsFunction: TypeAlias = Callable[[list[RecordDict], str], MetricRecord]
@@ -27,7 +29,7 @@ MetricsFunction: TypeAlias = Callable[[list[RecordDict], str], MetricRecord]
 BATCH_STATISTICS = ("*running_mean", "*running_var")
 """The names that PyTorch's batch normalisation gives its floating buffers."""
 
-_MAX_REASON = 200  # characters: what is wrong with a reply may quote the reply
+_PLAIN = PlainStep()
 
 log = logging.getLogger("flwr")  # the one whose lines a ServerApp shows
 
@@ -44,10 +46,12 @@ class _Options:
     weighted_by_key: str
     arrayrecord_key: str
     configrecord_key: str
+    server_optimizer: ServerOptimizer
     learning_rate: Positive
     weights: Literal["num_examples", "uniform"]
     max_num_examples: Positive
     averaged_arrays: tuple[str, ...]
+    devices: tuple[str, ...]
     seed: Index
 
 
@@ -56,13 +60,13 @@ class RobustStrategy(FedAvg):
 
     Nodes are sampled and asked as by `FedAvg`. Every reply becomes a row, the client's arrays minus those that were
     sent to it; rows are in ascending order of the rule's client ids, which are the node ids as signed numbers. The
-    rule's answer, times the learning rate, is added to the arrays in their own formats. A reply that cannot be used is
-    rejected and logged with its node and the reason, and the round goes on without it. If none is left, or the rule
-    refuses, the arrays stay as they are.
+    server's optimiser makes a step of the rule's answer, and the step, times the learning rate, is added to the arrays
+    in their own formats. A reply that cannot be used is rejected and logged with its node and the reason, and the round
+    goes on without it. If none is left, or the rule refuses, the arrays and all memory stay as they are.
 
     Names ending in `running_mean` and `running_var` are not the rule's to judge: they become the average over the
-    clients that it keeps, by their shares (their coordinate-wise median after a rule that has no shares). Integers,
-    booleans and arrays that hold an infinity stay the server's.
+    clients that it keeps, by their shares (their coordinate-wise median after a rule that has no shares), past learning
+    rate and optimiser. Integers, booleans and arrays that hold an infinity stay the server's.
 
     The `MetricRecord` of a round holds the clients' metrics and, after `robust.`, `num_received`, `num_rejected`,
     `seconds_aggregation`, `nodes` (of the rows), `shares` and `scores` (in the order of `nodes`; absent after a rule
@@ -70,6 +74,7 @@ class RobustStrategy(FedAvg):
 
     Attributes:
         pipeline: pre-aggregators and rule.
+        aggregation: these, the server's optimiser and the devices.
         round_number: rounds played; unlike Flower's own count it goes on over several `start`s and a resume.
         diagnostics: what happened, by round number: plain JSON values.
     """
@@ -89,12 +94,14 @@ class RobustStrategy(FedAvg):
         configrecord_key: str = "config",
         train_metrics_aggr_fn: MetricsFunction | None = None,
         evaluate_metrics_aggr_fn: MetricsFunction | None = None,
+        server_optimizer: ServerOptimizer = _PLAIN,
         learning_rate: float = 1.0,
         weights: Literal["num_examples", "uniform"] = "num_examples",
         max_num_examples: float = 1e9,
         averaged_arrays: Sequence[str] = BATCH_STATISTICS,
         root_update: Callable[[int, ArrayRecord], ArrayRecord] | None = None,
         device: torch.device | str = "cpu",
+        devices: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         """Set the strategy up.
@@ -113,14 +120,17 @@ class RobustStrategy(FedAvg):
             train_metrics_aggr_fn: from the usable replies and `weighted_by_key` to the metrics of a round; `None`:
                 averages weighted by the number of examples.
             evaluate_metrics_aggr_fn: the same for evaluation.
-            learning_rate: the server's, η of arrays + η · answer.
+            server_optimizer: what the server makes of the rule's answer: `ServerMomentum()` (FedAvgM), `ServerAdam()`,
+                `ServerYogi()`; its memory goes on over several `start`s.
+            learning_rate: the server's, η of arrays + η · step; for Adam and Yogi 0.01 to 0.1.
             weights: `num_examples` as clients claim under `weighted_by_key`, or `uniform`, which ignores their claims,
                 in metrics too, and needs none. Many rules give a client power in proportion to its weight.
             max_num_examples: a reply that claims more is rejected.
             averaged_arrays: shell patterns of the names that are averaged over the kept clients.
             root_update: for a rule that needs one: from the round and the arrays sent, the arrays that the server has
                 trained from them on its own clean data.
-            device: where the rows are kept and the rule works.
+            device: where the rows are kept and, unless `devices` are given, the rule works.
+            devices: the rows' columns are divided over these for the rule.
             seed: of the rule's own randomness; nodes are sampled by Flower, from Python's global generator.
 
         Raises:
@@ -136,20 +146,21 @@ class RobustStrategy(FedAvg):
             "weighted_by_key": weighted_by_key,
             "arrayrecord_key": arrayrecord_key,
             "configrecord_key": configrecord_key,
+            "server_optimizer": server_optimizer,
             "learning_rate": learning_rate,
             "weights": weights,
             "max_num_examples": max_num_examples,
             "averaged_arrays": averaged_arrays if isinstance(averaged_arrays, str) else tuple(averaged_arrays),
+            "devices": devices if isinstance(devices, str) else tuple(devices),
             "seed": seed,
         }
         check_fields(_Options, options)
         self.pipeline = Pipeline(preaggregators=tuple(preaggregators), aggregator=aggregator)
         if root_update is None and getattr(aggregator, "needs_root_update", False):
             raise FieldError("root_update", f"must be given for {type(aggregator).__name__}")
-        try:
-            rows = RowMatrix(torch.device(device))
-        except RuntimeError as error:
-            raise FieldError("device", str(error)) from None
+        rows = RowMatrix(_require_device("device", device))
+        for one in devices:
+            _require_device("devices", one)
         super().__init__(
             fraction_train=fraction_train,
             fraction_evaluate=fraction_evaluate,
@@ -162,6 +173,7 @@ class RobustStrategy(FedAvg):
             train_metrics_aggr_fn=train_metrics_aggr_fn,
             evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn,
         )
+        self.aggregation = Aggregation(self.pipeline, server_optimizer, tuple(devices))
         self.learning_rate = learning_rate
         self.weights = weights
         self.max_num_examples = max_num_examples
@@ -181,19 +193,21 @@ class RobustStrategy(FedAvg):
         for one in self.pipeline.preaggregators:
             log.info("\t│\t├── Before the rule: %r", one)
         log.info("\t│\t├── Rule: %r", self.pipeline.aggregator)
+        log.info("\t│\t├── Server optimiser: %r", self.aggregation.optimizer)
         log.info("\t│\t├── Learning rate: %g | weights: %s", self.learning_rate, self.weights)
-        log.info("\t│\t└── Device: %s | seed: %d", self._rows.device, self.seed)
+        devices = ", ".join(self.aggregation.devices) or self._rows.device
+        log.info("\t│\t└── Devices: %s | seed: %d", devices, self.seed)
         super().summary()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later run needs to go on: the rounds played and the rule's memory. `torch.save` takes it."""
+        """What a later run needs to go on: rounds played, memory of rule and optimiser. `torch.save` takes it."""
         return {
             "round_number": self.round_number,
             "state": {name: values.detach().cpu().clone() for name, values in self._state.items()},
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on after what `state_dict` returned; start with the arrays of that time."""
+        """Go on after what `state_dict` returned; start with the arrays of that time, on as many `devices`."""
         self.round_number = int(state_dict["round_number"])
         self._state = {name: values.to(self._rows.device) for name, values in state_dict["state"].items()}
 
@@ -218,16 +232,19 @@ class RobustStrategy(FedAvg):
             return None, None
         sent, self._sent = self._sent, None
         self.round_number += 1
-        accepted, rejections = self._collect(sent, replies)
+        collected = collect_replies(replies, self._asked, sent, self._rows, self._weight)
+        nodes, rejections = list(collected.contents), collected.rejections
+        for one in rejections:
+            log.warning("round %d: node %d rejected: %s", self.round_number, one["node"], one["reason"])
+        log.info("aggregate_train: %d replies accepted, %d rejected", len(nodes), len(rejections))
         started = time.perf_counter()
         answer, record, refusal = None, sent.record, None
-        if accepted:
-            context = self._context(sent, tuple(client_of(node) for node in accepted))
+        if nodes:
+            context = self._context(sent, tuple(map(client_of, nodes)))
             started = time.perf_counter()
             try:
-                weights = torch.tensor([weight for _, weight in accepted.values()], dtype=torch.float64)
-                updates = self._rows.rows[:, : sent.num_parameters]
-                answer = self.pipeline(updates, weights.to(updates.device), context)
+                weights = torch.tensor(collected.weights, dtype=torch.float64)
+                answer = self.aggregation(self._rows.rows[:, : sent.num_parameters], weights, context)
                 record = sent.moved(self._step(sent, answer))
                 self._state = {name: self._rows.owned(values) for name, values in answer.state.items()}
             except ValueError as error:
@@ -235,8 +252,8 @@ class RobustStrategy(FedAvg):
                 log.warning("round %d: the model stays as it is: %s", self.round_number, refusal)
         about: dict[str, Any] = {
             "round": self.round_number,
-            "nodes": list(accepted),
-            "num_received": len(accepted),
+            "nodes": nodes,
+            "num_received": len(nodes),
             "num_rejected": len(rejections),
             "rejected": rejections,
             "shares": None if answer is None or answer.shares is None else answer.shares.tolist(),
@@ -246,7 +263,7 @@ class RobustStrategy(FedAvg):
             "seconds_aggregation": time.perf_counter() - started,
         }
         self.diagnostics[self.round_number] = about
-        metrics = self._metrics(self.train_metrics_aggr_fn, [content for content, _ in accepted.values()])
+        metrics = self._metrics(self.train_metrics_aggr_fn, list(collected.contents.values()))
         named = {name: about[name] for name in ("num_received", "num_rejected", "seconds_aggregation", "nodes")}
         named |= {name: about[name] for name in ("shares", "scores") if about[name] is not None}
         for name, value in {**named, **about["diagnostics"]}.items():
@@ -261,39 +278,10 @@ class RobustStrategy(FedAvg):
                 content = content_of(message)
                 self._weight(content)
             except ValueError as error:
-                log.warning("evaluation: node %d rejected: %s", message.metadata.src_node_id, _short(error))
+                log.warning("evaluation: node %d rejected: %s", message.metadata.src_node_id, short_reason(error))
             else:
                 contents.append(content)
         return self._metrics(self.evaluate_metrics_aggr_fn, contents) if contents else None
-
-    def _collect(
-        self, sent: GlobalArrays, replies: Iterable[Message]
-    ) -> tuple[dict[int, tuple[RecordDict, float]], list[dict[str, Any]]]:
-        """The usable replies and their weights by node, in the order of their rows; and the rejected."""
-        accepted: dict[int, tuple[RecordDict, float]] = {}
-        rejections: list[dict[str, Any]] = []
-        self._rows.clear(len(self._asked), sent.num_columns)
-        for message in sorted(replies, key=lambda one: client_of(one.metadata.src_node_id)):
-            node = message.metadata.src_node_id
-            try:
-                if node not in self._asked:
-                    raise ValueError("was not asked to train in this round")
-                if node in accepted:
-                    raise ValueError("answered more than once; the first usable reply counts")
-                content = content_of(message)
-                weight = self._weight(content)
-                sent.write_difference(arrays_of(content), self._rows.next_row())
-            except ValueError as error:
-                rejections.append({"node": node, "reason": _short(error)})
-            else:
-                self._rows.keep()
-                accepted[node] = content, weight
-        silent = self._asked - accepted.keys() - {one["node"] for one in rejections}
-        rejections += [{"node": node, "reason": "did not answer"} for node in sorted(silent)]
-        for one in rejections:
-            log.warning("round %d: node %d rejected: %s", self.round_number, one["node"], one["reason"])
-        log.info("aggregate_train: %d replies accepted, %d rejected", len(accepted), len(rejections))
-        return accepted, rejections
 
     def _weight(self, content: RecordDict) -> float:
         if self.weights == "uniform":
@@ -315,13 +303,14 @@ class RobustStrategy(FedAvg):
 
     def _step(self, sent: GlobalArrays, answer: Aggregate) -> Tensor:
         """What to add to the arrays, `(num_columns,)`: the rule's answer, and the average of what it does not judge."""
-        step = self.learning_rate * answer.update
+        step = self.learning_rate * answer.update.to(self._rows.device)
         averaged = self._rows.rows[:, sent.num_parameters :]
         if averaged.shape[1] == 0:
             return step
         if answer.shares is None:
             return torch.cat([step, CoordinateMedian()(averaged).update])
-        return torch.cat([step, weighted_combination(averaged, answer.shares / answer.shares.sum())])
+        shares = answer.shares.to(averaged.device)
+        return torch.cat([step, weighted_combination(averaged, shares / shares.sum())])
 
     def _metrics(self, average: MetricsFunction, contents: Sequence[RecordDict]) -> MetricRecord:
         """The average of the metrics that can be averaged."""
@@ -333,10 +322,13 @@ class RobustStrategy(FedAvg):
         return average(usable, self.weighted_by_key) if usable else MetricRecord()
 
 
-def client_of(node_id: int) -> int:
-    """A node's id, of 64 bits without a sign, as a signed integer: what a tensor of client ids can hold."""
-    return node_id - (1 << 64) if node_id >= 1 << 63 else node_id
+def _require_device(field: str, name: torch.device | str) -> torch.device:
+    """The device of that name.
 
-
-def _short(error: ValueError) -> str:
-    return textwrap.shorten(str(error), _MAX_REASON, placeholder=" ...")
+    Raises:
+        FieldError: there is none.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        raise FieldError(field, f"must be a device of this machine, got {str(name)!r} ({error})") from None

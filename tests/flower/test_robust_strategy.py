@@ -236,9 +236,9 @@ def test_a_remembered_row_is_not_overwritten_by_the_next_round():
     """The rows of all rounds are written to the same memory; what a rule keeps of them must be a copy."""
     strategy = RobustStrategy(Recorder())
     strategy.start(grid(), record({"double": np.zeros(3)}), num_rounds=1)
-    before = strategy.state_dict()["state"]["aggregator.row"]
+    before = strategy.state_dict()["state"]["rule.aggregator.row"]
     strategy._rows.rows.fill_(9.0)
-    torch.testing.assert_close(strategy.state_dict()["state"]["aggregator.row"], before)
+    torch.testing.assert_close(strategy.state_dict()["state"]["rule.aggregator.row"], before)
 
 
 def test_the_rows_are_allocated_once():
@@ -290,7 +290,8 @@ def test_a_mistake_in_the_servers_own_update_ends_the_run():
         ({"averaged_arrays": "*mean"}, "averaged_arrays: must be"),
         ({"averaged_arrays": [1]}, "averaged_arrays: must be"),
         ({"seed": -1}, "seed: must be greater than or equal to 0"),
-        ({"device": "abacus"}, "device: "),
+        ({"device": "abacus"}, "device: must be a device of this machine, got 'abacus'"),
+        ({"device": "cuda:77"}, "device: must be a device of this machine, got 'cuda:77'"),
         ({"preaggregators": [Mean()]}, r"preaggregators"),
         ({"aggregator": "mean"}, "aggregator: must be a component of the kind Aggregator"),
     ],
