@@ -1,12 +1,20 @@
 """What the server does with a round's updates: pre-aggregators, the rule, and an optimiser on its answer."""
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+import torch
+
 from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, apply_rule, named_state, state_of
+from fedrobust.seeds import torch_generator
 from fedrobust.server_optimizers import PlainStep, ServerOptimizer
 from fedrobust.statistics.columns import Shards
 from fedrobust.types import Updates, Weights
+
+_WORTH_WARMING = 1 << 16
+_WORTH_COMPILING = 1 << 21
+"""As many numbers make every rule compile what it has."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +53,17 @@ class Aggregation:
         step, memory = self.optimizer(answer.update, state_of("optimizer", context.state))
         state = {**named_state("rule", answer.state), **named_state("optimizer", memory)}
         return dataclasses.replace(answer, update=step, state=state)
+
+    def warm_up(self, num_clients: int, num_parameters: int, device: torch.device) -> None:
+        """Answer once on random updates, so that what compiles has compiled and round 1 is timed like any other.
+
+        Kernels depend on the number of clients, and on the parameters only in that there must be enough of them to be
+        worth one. Nothing is remembered.
+        """
+        if num_clients * num_parameters < _WORTH_WARMING:
+            return
+        width = min(num_parameters, -(-_WORTH_COMPILING // num_clients))
+        updates = torch.randn(num_clients, width, generator=torch_generator(0, "warm up")).to(device)
+        weights = torch.full((num_clients,), 1 / num_clients, dtype=torch.float64, device=device)
+        with suppress(ValueError):  # what the rule refuses, round 1 will say
+            self(updates, weights, RoundContext(root_update=updates[0]))

@@ -14,6 +14,7 @@ from fedrobust.attacks import Adversary, Attack
 from fedrobust.clients.population import TrainedClients
 from fedrobust.data.datasets import Dataset
 from fedrobust.data.examples import Examples
+from fedrobust.flower.apps import warm_up
 from fedrobust.flower.messages import read_order, reply_message
 from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.parameters import ParameterLayout
@@ -67,6 +68,7 @@ def federation_server_app(federation: Federation, times: list[float]) -> ServerA
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
+        warm_up(federation)  # as every run does
         times.append(time.perf_counter())
         FederationStrategy(federation, on_round).start(grid, ArrayRecord(), num_rounds=federation.num_rounds - 1)
 

@@ -69,12 +69,20 @@ def prepare_nodes(grid: Grid, num_nodes: int, timeout: float) -> None:
 
 def play_rounds(federation: Federation, grid: Grid, on_round: Callable[[Row], None]) -> None:
     """Play what is left of a federation's rounds over a grid."""
+    warm_up(federation)
     FederationStrategy(federation, on_round).start(
         grid,
         ArrayRecord(),
         num_rounds=federation.num_rounds - federation.state.round_number,
         timeout=federation.server.timeout,
     )
+
+
+def warm_up(federation: Federation) -> None:
+    """Have compiled what the rule compiles, so that round 1 is timed like any other."""
+    num_asked = federation.server.num_sampled or federation.num_clients
+    vector = federation.state.vector
+    federation.aggregation.warm_up(num_asked, len(vector), vector.device)
 
 
 def make_server_app(federation: Federation, on_round: Callable[[Row], None]) -> ServerApp:

@@ -22,6 +22,10 @@ CHUNK_SIZE = 1 << 16
 """Columns read at a time, at most: float32 products stay short sums, and a centred or widened chunk stays small."""
 
 _CPU_CHUNK_NUMBERS = 1 << 19
+_MOST_DEVICE_COLUMNS = 1 << 24
+_DEVICE_CHUNK_PART = 32
+"""A GPU is given few and large chunks, a copy of which is still a small part of the whole."""
+
 _FEWEST_COLUMNS = 512
 _WORTH_THREADS = 1 << 14
 
@@ -110,7 +114,7 @@ def open_memory_map(path: str | Path, n: int, d: int, *, dtype: torch.dtype = to
 def default_chunk_size(points: Points) -> int:
     """Columns of which a copy is small beside the whole, and on a CPU stays in its cache."""
     if points.device.type != "cpu":
-        return CHUNK_SIZE
+        return min(max(CHUNK_SIZE, points.shape[1] // _DEVICE_CHUNK_PART), _MOST_DEVICE_COLUMNS)
     return min(CHUNK_SIZE, max(_FEWEST_COLUMNS, _CPU_CHUNK_NUMBERS // max(1, len(points))))
 
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from fedrobust.statistics.columns import Points, column_chunks
-from fedrobust.statistics.gram import gram_matrix
+from fedrobust.statistics.gram import gram_matrix, sliced_products
 
 # Float32 products know a cosine to about 1e-7: where 1 - cos is typically smaller than this, digits are missing.
 _NARROW = 1e-2
 # What float64 leaves of 1 - cos between parallel points, which must not decide who is nearer.
 _ROUNDING = 1e-12
 _WIDE_CHUNK = 1 << 12
-"""Columns turned into float64 at a time."""
+"""Columns turned into float64 at a time on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,11 @@ def _directions(gram: Tensor) -> Directions:
 
 
 def _float64_gram_matrix(points: Points) -> Tensor:
-    gram = torch.zeros(len(points), len(points), dtype=torch.float64)
-    for _, chunk in column_chunks(points, _WIDE_CHUNK):
+    totals: dict[torch.device, Tensor] = {}
+    chunk_size = _WIDE_CHUNK if points.device.type == "cpu" else None
+    for _, chunk in column_chunks(points, chunk_size):
         rows = chunk.double()
-        gram += (rows @ rows.T).cpu()
+        products = rows @ rows.T if chunk.device.type == "cpu" else sliced_products(rows)
+        totals[chunk.device] = totals[chunk.device] + products if chunk.device in totals else products
+    gram = torch.stack([total.cpu() for total in totals.values()]).sum(dim=0)
     return (gram + gram.T) / 2

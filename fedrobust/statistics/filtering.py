@@ -1,10 +1,12 @@
-"""What the soft and the hard filter share: their result, and how much a round tells against each point."""
+"""What the filters share: their result, how much a round tells against each point, and how many may be removed."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fedrobust.statistics.results import Iteration
 from fedrobust.statistics.spectral import TopDirection
 from fedrobust.types import Weights
 
@@ -21,6 +23,7 @@ class Filtered:
         first_eigenvalue: the top eigenvalue of the covariance of all points.
         eigenvalue: that of the covariance under `weights`.
         num_steps: how often the weights were changed.
+        iterations: one entry a step, in order, those beyond this weighting included; empty where none are kept.
     """
 
     weights: Weights
@@ -28,6 +31,7 @@ class Filtered:
     first_eigenvalue: float
     eigenvalue: float
     num_steps: int
+    iterations: tuple[Iteration, ...] = ()
 
     def diagnostics(self) -> dict[str, float]:
         """What is worth a line in the log."""
@@ -48,3 +52,27 @@ def relative_projections(top: TopDirection, weights: Weights) -> Tensor:
     peak = top.squared_projections[remaining].max()
     relative = top.squared_projections / peak if float(peak) > 0 else torch.zeros_like(weights)
     return torch.where(remaining, relative.clamp(max=1), 1.0)
+
+
+def outlier_count(contamination: float, n: int) -> int:
+    """F = ⌊εn + 1e-9⌋, the points out of n that are believed to be corrupted.
+
+    Raises:
+        ValueError: n <= 2f.
+    """
+    f = math.floor(contamination * n + 1e-9)
+    if n <= 2 * f:
+        raise ValueError(f"more than half of x must be sound, got n={n} rows and f={f} corrupted ones")
+    return f
+
+
+def check_positive(value: float, name: str) -> float:
+    """`value` as a float.
+
+    Raises:
+        ValueError: not finite, or not above zero.
+    """
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return number

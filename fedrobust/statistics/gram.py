@@ -4,7 +4,7 @@ With K = (X - c)(X - c)ᵀ the mean, the covariance's top eigenvector and all di
 arithmetic: the data is read once to build K and once to combine the rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -27,6 +27,14 @@ from fedrobust.types import Vector, Weights
 # Float32 products lose (norm / distance)² of their 1e-7; at this squared ratio 1e-5 relative is left.
 _CENTRED = 1e-2
 _MAX_PASSES = 4
+
+_SLICE = 1 << 11
+"""Columns of one of the products that a GPU computes at the same time."""
+
+_MOST_SLICES = 1 << 9
+_FEWEST_DEVICE_BYTES = 1 << 25
+_DEVICE_PART = 32
+"""What a GPU's products take is at most so small a part of the points, if that is more than the fewest bytes."""
 
 
 def gram_matrix(points: Points, *, centre: Vector | None = None, chunk_size: int | None = None) -> Tensor:
@@ -82,7 +90,8 @@ def robust_gram_matrix(points: Points, *, chunk_size: int | None = None) -> Tens
 def squared_distances(gram: Tensor) -> Tensor:
     """D²ᵢⱼ = Kᵢᵢ + Kⱼⱼ - 2Kᵢⱼ, `(n, n)` and never negative, from a Gram matrix `(n, n)` about any centre."""
     norms = gram.diagonal()
-    return (norms[:, None] + norms[None, :] - 2 * gram).clamp_min(0).fill_diagonal_(0)
+    squared = norms[:, None] + norms[None, :]
+    return squared.sub_(gram, alpha=2).clamp_min_(0).fill_diagonal_(0)
 
 
 def medoid_and_squared_radius(gram: Tensor) -> tuple[int, float]:
@@ -182,10 +191,11 @@ def weighted_combination(points: Points, weights: Weights, *, chunk_size: int | 
         return sums[0] if len(sums) == 1 else torch.cat(sums)
     precision = _product_precision(points)
     coefficients = weights.cpu()[used].to(precision)
+    on_device = {part.device: (used.to(part.device), coefficients.to(part.device)) for part in parts}
 
     def combine(chunk: Tensor, where: slice) -> Tensor:
-        rows = chunk if len(used) == len(points) else chunk[used.to(chunk.device)]
-        return coefficients.to(chunk.device) @ rows.to(precision)
+        indices, factors = on_device[chunk.device]
+        return factors @ (chunk if len(used) == len(points) else chunk[indices]).to(precision)
 
     with _full_precision_products():
         combined = map_columns(points, combine, chunk_size)
@@ -229,16 +239,35 @@ def _gram(points: Points, centre: Vector | None, chunk_size: int | None, precisi
     if chunk_size is None and precision == torch.float32 and all(can_multiply(part) for part in parts):
         bounds = np.cumsum([0] + [part.shape[1] for part in parts])
         centres = [None if centre is None else centre[start:stop].cpu() for start, stop in pairwise(bounds)]
-        return torch.stack([row_products(part.detach(), c) for part, c in zip(parts, centres, strict=True)]).sum(dim=0)
+        return _added(row_products(part.detach(), c) for part, c in zip(parts, centres, strict=True))
 
     def multiply(chunk: Tensor, where: slice) -> Tensor:
         rows = chunk.to(precision)
         if centre is not None:
             rows = rows - centre[where].to(chunk.device, precision)
-        return rows @ rows.T
+        return rows @ rows.T if rows.device.type == "cpu" else sliced_products(rows)
 
+    if chunk_size is None and any(part.device.type != "cpu" for part in parts):
+        chunk_size = _device_columns(*points.shape)
     gram = _sum_over_chunks(points, (len(points), len(points)), multiply, chunk_size)
     return (gram + gram.T) / 2
+
+
+def sliced_products(rows: Tensor) -> Tensor:
+    """R·Rᵀ of a wide `(n, width)` matrix, `(n, n)`: products of slices of columns, their sum in float64.
+
+    Of one product of long and few rows a GPU computes all sums in one corner of itself; of many slices, everywhere.
+    """
+    num_slices = rows.shape[1] // _SLICE
+    slices = rows[:, : num_slices * _SLICE].unflatten(1, (num_slices, _SLICE)).transpose(0, 1)
+    rest = rows[:, num_slices * _SLICE :]
+    return torch.bmm(slices, slices.mT).sum(dim=0, dtype=torch.float64) + rest @ rest.T
+
+
+def _device_columns(n: int, d: int) -> int:
+    """Columns multiplied at a time on a GPU: of each slice there is a product, and a copy where it is centred."""
+    at_once = max(_FEWEST_DEVICE_BYTES, n * d * 4 // _DEVICE_PART)
+    return _SLICE * max(1, min(_MOST_SLICES, at_once // (4 * n * max(n, _SLICE))))
 
 
 def _sum_over_chunks(
@@ -251,7 +280,15 @@ def _sum_over_chunks(
             if chunk.device not in totals:
                 totals[chunk.device] = torch.zeros(shape, dtype=torch.float64, device=chunk.device)
             totals[chunk.device] += function(chunk, where)
-    return torch.stack([total.cpu() for total in totals.values()]).sum(dim=0)
+    return _added(total.cpu() for total in totals.values())
+
+
+def _added(tensors: Iterable[Tensor]) -> Tensor:
+    """Their sum, in place of the first: at a thousand clients a Gram matrix is large enough to count."""
+    first, *others = tensors
+    for other in others:
+        first += other
+    return first
 
 
 @contextmanager

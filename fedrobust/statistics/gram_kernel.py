@@ -6,6 +6,7 @@ chunk of columns, and are then added up in float64. Only pairs i <= j are comput
 
 import functools
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 import torch
@@ -50,12 +51,11 @@ def row_products(points: Tensor, centre: Tensor | None = None) -> Tensor:
     must_copy = centre is not None or points.dtype != torch.float32 or points.stride(1) != 1
     # Rows a multiple of a page apart all fall into the same lines of the cache, and drive one another out.
     if must_copy or points.stride(0) * 4 % _ALIASED_BYTES == 0:
-        parts = over_column_spans((n, d), lanes, lambda start, stop: _of_copies(points, centre, start, stop), width)
+        gram = _summed((n, d), width, lambda start, stop: _of_copies(points, centre, start, stop))
     else:
         source, stride = points.data_ptr(), points.stride(0)
-        parts = over_column_spans((n, d), lanes, lambda start, stop: _of_span(source, n, stride, start, stop), width)
-    gram = torch.from_numpy(np.sum(parts, axis=0))
-    gram = gram.triu() + gram.triu(1).T
+        gram = _summed((n, d), width, lambda start, stop: _of_span(source, n, stride, start, stop))
+    gram.triu_().add_(gram.triu(1).T)
     if width == d:
         return gram
     rest = points[:, width:].double()
@@ -63,6 +63,28 @@ def row_products(points: Tensor, centre: Tensor | None = None) -> Tensor:
         rest = rest - centre[width:].double()
     last = rest @ rest.T
     return gram + (last + last.T) / 2
+
+
+def _summed(shape: tuple[int, int], width: int, work: Callable[[int, int], NDArray[np.float64]]) -> Tensor:
+    """The sum of `work(start, stop)` over spans that make up columns 0, ..., width - 1, from the left to the right.
+
+    A result is added as soon as those before it are: to keep them all would take more memory than the points.
+    """
+    total = np.zeros((shape[0], shape[0]))
+    waiting: dict[int, tuple[int, NDArray[np.float64]]] = {}
+    reached, lock = 0, Lock()
+
+    def add(start: int, stop: int) -> None:
+        nonlocal reached, total
+        part = work(start, stop)
+        with lock:
+            waiting[start] = stop, part
+            while reached in waiting:
+                reached, part = waiting.pop(reached)
+                total += part
+
+    over_column_spans(shape, vector_lanes(), add, width)
+    return torch.from_numpy(total)
 
 
 def _of_copies(points: Tensor, centre: Tensor | None, start: int, stop: int) -> NDArray[np.float64]:

@@ -65,9 +65,8 @@ class Code:
         )
 
 
-@functools.cache
-def _llvm() -> Any:
-    """The binding to LLVM, ready to compile for this processor; `None` (said once in the log) where that fails."""
+def _load() -> tuple[Any, str]:
+    """The binding to LLVM, ready to compile for this processor; or `None` and why it cannot be used."""
     try:
         import llvmlite.binding as llvm
 
@@ -75,9 +74,20 @@ def _llvm() -> Any:
         llvm.initialize_native_asmprinter()
         llvm.Target.from_default_triple()
     except Exception as error:  # an import, a missing library, an unknown processor: each of another kind
-        reason = " ".join(str(error).split())
+        return None, " ".join(str(error).split())
+    return llvm, ""
+
+
+_LOADED = _load()
+"""On import, which takes long anyway: thirty milliseconds in the first round of a federation would be most of it."""
+
+
+@functools.cache
+def _llvm() -> Any:
+    """The binding to LLVM; `None` (said once in the log) where there is none that works."""
+    llvm, reason = _LOADED
+    if llvm is None:
         log.warning("llvmlite cannot be used, so aggregation takes several times as long: %s", reason)
-        return None
     return llvm
 
 

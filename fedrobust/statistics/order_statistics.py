@@ -1,7 +1,7 @@
 """Coordinate-wise order statistics of n points: the one primitive of the coordinate-wise rules.
 
-On a CPU float32 columns go through compiled sorting networks. Whatever else there is (float64, a GPU, few columns, a
-machine on which nothing can be compiled) is sorted a transposed chunk at a time, to the same bits.
+On a CPU and on a GPU float32 columns go through compiled sorting networks. Whatever else there is (float64, few
+columns, a machine on which nothing can be compiled) is sorted a transposed chunk at a time, to the same bits.
 """
 
 import functools
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.statistics.columns import Points, Shards, map_columns, require_finite
+from fedrobust.statistics.gpu_order_statistics import reduced_on_gpu, suits_gpu_kernels
 from fedrobust.statistics.kernel_parts import INFINITY
 from fedrobust.statistics.native import can_compile, over_column_spans
 from fedrobust.statistics.network_kernels import (
@@ -26,7 +27,11 @@ from fedrobust.types import Vector
 _CHUNK_BYTES = 1 << 20
 """A transposed chunk of this size stays in a CPU core's cache while it is sorted."""
 
-_DEVICE_CHUNK_BYTES = 1 << 28
+_MOST_DEVICE_CHUNK_BYTES = 1 << 28
+_FEWEST_DEVICE_CHUNK_BYTES = 1 << 22
+_DEVICE_CHUNK_PART = 64
+"""Beside a chunk a GPU's sort holds its transpose, the sorted values, 64-bit indices and room to work: six chunks."""
+
 _WIDENED_COLUMNS = 1 << 16
 _WORTH_COMPILING = 1 << 16
 """Numbers from which on a kernel's compilation (a fiftieth of a second, and at n = 100 a third) pays within rounds."""
@@ -57,6 +62,8 @@ def mean_of_order_statistics(points: Points, first: int, last: int, *, chunk_siz
         raise ValueError(f"ranks must satisfy 0 <= first < last <= n, got first={first}, last={last}, n={n}")
 
     def reduce(ordered: Tensor) -> Tensor:
+        if n > _LARGEST_NETWORK:  # no network adds these up one rank at a time, so nothing has to
+            return ordered[:, first:last].double().sum(dim=1) / (last - first)
         total = torch.zeros(len(ordered), dtype=torch.float64, device=ordered.device)
         for rank in range(first, last):
             total += ordered[:, rank]
@@ -135,8 +142,13 @@ def _reduce_sorted(
             found = [run(part.detach()) for part in parts]
             return found[0] if len(found) == 1 else torch.cat(found)
         return map_columns(points, lambda chunk, _: run(_widened(chunk, n))[: chunk.shape[1]], _WIDENED_COLUMNS)
+    if suits_gpu_kernels(parts, n):
+        found_on_gpu = reduced_on_gpu(parts, rows, reduction, arguments, points)
+        if found_on_gpu is not None:
+            return found_on_gpu
     if chunk_size is None:
-        chunk_size = max(1, (_CHUNK_BYTES if on_cpu else _DEVICE_CHUNK_BYTES) // (n * max(4, points.dtype.itemsize)))
+        at_once = _CHUNK_BYTES if on_cpu else _device_chunk_bytes(points)
+        chunk_size = max(1, at_once // (n * max(4, points.dtype.itemsize)))
     everyone = n == len(points)
 
     def sort_and_reduce(chunk: Tensor, where: slice) -> Tensor:
@@ -145,6 +157,12 @@ def _reduce_sorted(
         return reduce(_sorted_by_coordinate(chunk))
 
     return map_columns(points, sort_and_reduce, chunk_size)
+
+
+def _device_chunk_bytes(points: Points) -> int:
+    """So much that a GPU is busy, and a small part of the points."""
+    size = len(points) * points.shape[1] * points.dtype.itemsize
+    return min(_MOST_DEVICE_CHUNK_BYTES, max(_FEWEST_DEVICE_CHUNK_BYTES, size // _DEVICE_CHUNK_PART))
 
 
 def _sorted_by_coordinate(chunk: Tensor) -> Tensor:

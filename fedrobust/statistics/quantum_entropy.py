@@ -26,21 +26,23 @@ def quantum_entropy_direction(gram: Tensor, weights: Weights, alpha: float) -> T
         alpha: how much the directions of large variance are preferred.
 
     Returns:
-        λ₁, τ (right for points of positive weight; others may stick out of the eigenvectors' span) and the top
+        λ₁, τ (of n points in d > n dimensions, as if the directions beyond their span had λ = 0) and the top
         eigenvector.
     """
     normalised = weights / weights.sum()
     root = normalised.sqrt()
-    used = normalised > 0
     centred = recentre(gram, normalised)
     matrix = (root[:, None] * centred * root[None, :]).numpy()
     values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
     top, eigenvector = float(values[-1]), np.ascontiguousarray(vectors[:, -1])
     if top <= 0:  # all points coincide
         return TopDirection(0.0, torch.zeros_like(root), eigenvector)
-    preferences = np.exp(alpha * (values.clip(min=0) / top - 1))
-    # √wᵢ⟨xᵢ - μ, vⱼ⟩ = √λⱼ uᵢⱼ, so no eigenvector is divided by a small √λⱼ.
-    weighted = torch.from_numpy(vectors**2 @ (values.clip(min=0) * preferences) / preferences.sum())
-    scores = torch.zeros_like(root)
-    scores[used] = weighted[used] / normalised[used]
-    return TopDirection(top, scores, eigenvector)
+    values = values.clip(min=0)
+    preferences, least = np.exp(alpha * (values / top - 1)), np.exp(-alpha)
+    # ⟨xᵢ - μ, vⱼ⟩² = (K_c √w u)ᵢⱼ² / λⱼ. Every direction counts e^-α, seen in the distance from the mean, and what it
+    # counts beyond that vanishes like λⱼ: nothing is divided by a small λⱼ, nor by the weight of a point almost gone.
+    excess = np.full(len(values), alpha * least / top)
+    np.divide(-preferences * np.expm1(-alpha * values / top), values, out=excess, where=values > 0)
+    squares = (centred.numpy() @ (root.numpy()[:, None] * vectors)) ** 2
+    scores = least * centred.diagonal().clamp_min(0) + torch.from_numpy(squares @ excess)
+    return TopDirection(top, scores / preferences.sum(), eigenvector)

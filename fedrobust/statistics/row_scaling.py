@@ -6,6 +6,7 @@ from torch import Tensor
 from fedrobust.statistics.columns import Points, Shards, column_chunks
 
 _CHUNK_NUMBERS = 1 << 20
+_DEVICE_CHUNK_NUMBERS = 1 << 23
 """A chunk of so many numbers is widened at a time."""
 
 
@@ -28,7 +29,8 @@ def scale_rows(points: Points, factors: Tensor) -> Points:
 def _scale(points: Tensor, changed: Tensor, coefficients: Tensor) -> Tensor:
     scaled = torch.empty(points.shape, dtype=points.dtype, device=points.device)
     rows, coefficients = changed.to(points.device), coefficients.to(points.device)
-    for where, chunk in column_chunks(points, max(1, _CHUNK_NUMBERS // len(points))):
+    at_once = _CHUNK_NUMBERS if points.device.type == "cpu" else _DEVICE_CHUNK_NUMBERS
+    for where, chunk in column_chunks(points, max(1, at_once // len(points))):
         scaled[:, where] = chunk
         scaled[rows, where] = (chunk[rows].double() * coefficients).to(points.dtype)
     return scaled

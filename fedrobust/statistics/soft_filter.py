@@ -6,12 +6,16 @@ https://arxiv.org/abs/2505.01874 (CAF, without a bound); with the scores of Dong
 https://arxiv.org/abs/1906.11366.
 """
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from fedrobust.statistics.filtering import Filtered, relative_projections
 from fedrobust.statistics.quantum_entropy import quantum_entropy_direction
-from fedrobust.statistics.spectral import TopDirection, top_direction
+from fedrobust.statistics.results import Iteration
+from fedrobust.statistics.spectral import Direction, TopDirection, top_direction
 from fedrobust.statistics.threads import on_one_thread
 from fedrobust.types import Weights
 
@@ -23,6 +27,33 @@ _ROUNDING = 1e-6
 def soft_filter(
     gram: Tensor, *, max_removed: float, max_eigenvalue: float | None = None, entropy_alpha: float | None = None
 ) -> Filtered:
+    """`soft_filter_along` the directions that a Gram matrix shows.
+
+    Args:
+        gram: `(n, n)` float64, about any centre.
+        max_removed: the mass, in points, that may be taken away; twice the number of suspected outliers.
+        max_eigenvalue: the variance that good points are believed not to exceed in any direction.
+        entropy_alpha: if given, τ are the quantum entropy scores with this α instead.
+    """
+    return soft_filter_along(
+        gram_direction(gram, entropy_alpha), len(gram), max_removed=max_removed, max_eigenvalue=max_eigenvalue
+    )
+
+
+def gram_direction(gram: Tensor, entropy_alpha: float | None = None) -> Direction:
+    """The direction over a Gram matrix `(n, n)`: the top one, or the quantum entropy scores with this α."""
+    if entropy_alpha is None:
+        return partial(top_direction, gram)
+
+    def scores(weights: Weights, near: TopDirection | None = None) -> TopDirection:
+        return quantum_entropy_direction(gram, weights, entropy_alpha)
+
+    return on_one_thread(scores)
+
+
+def soft_filter_along(
+    direction: Direction, n: int, *, max_removed: float, max_eigenvalue: float | None = None
+) -> Filtered:
     """Repeat w ← w(1 - τ/τ_max), τ the squared projections on the top direction of the covariance under w.
 
     Every step removes a point, so this ends. With `max_eigenvalue` it ends at the first weighting whose top eigenvalue
@@ -30,30 +61,26 @@ def soft_filter(
     while no more than `max_removed` is gone, and the weighting with the smallest top eigenvalue is the answer.
 
     Args:
-        gram: `(n, n)` float64, about any centre.
+        direction: finds τ under a weighting.
+        n: the number of points.
         max_removed: the mass, in points, that may be taken away; twice the number of suspected outliers.
         max_eigenvalue: the variance that good points are believed not to exceed in any direction.
-        entropy_alpha: if given, τ are the quantum entropy scores with this α instead.
 
     Returns:
         Weights that sum to at least n - `max_removed`; all 1 if nothing was removed.
     """
-
-    def direction(weights: Weights, near: TopDirection | None = None) -> TopDirection:
-        if entropy_alpha is not None:
-            return quantum_entropy_direction(gram, weights, entropy_alpha)
-        return top_direction(gram, weights, near)
-
-    n = len(gram)
     weights = torch.ones(n, dtype=torch.float64)
     top = direction(weights)
     relative = relative_projections(top, weights)
     current = best = Filtered(weights, relative, top.eigenvalue, top.eigenvalue, 0)
+    iterations: list[Iteration] = []
     while top.eigenvalue > 0 and (max_eigenvalue is None or top.eigenvalue > max_eigenvalue):
         factors = 1 - relative
-        weights = weights * factors.where(factors > _ROUNDING, 0.0)
+        before, weights = weights, weights * factors.where(factors > _ROUNDING, 0.0)
         if n - float(weights.sum()) > max_removed + 1e-9:
             break
+        removed = float((before - weights).sum())
+        iterations.append(Iteration(statistic=top.eigenvalue, threshold=max_eigenvalue, removed=removed))
         top = direction(weights, near=top)
         relative = relative_projections(top, weights)
         current = Filtered(
@@ -61,4 +88,4 @@ def soft_filter(
         )
         if current.eigenvalue < best.eigenvalue:
             best = current
-    return best if max_eigenvalue is None else current
+    return replace(best if max_eigenvalue is None else current, iterations=tuple(iterations))

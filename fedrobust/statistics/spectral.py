@@ -1,6 +1,8 @@
 """The top eigenpair of a weighted sample's covariance, found from the Gram matrix."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import scipy.linalg
@@ -29,12 +31,26 @@ class TopDirection:
     Attributes:
         eigenvalue: the variance along v, in squared units of the points.
         squared_projections: `(n,)` float64, ⟨xᵢ - μ_w, v⟩² of every point, those of weight zero included.
-        eigenvector: `(n,)`, the coefficients of v, a start for the next search.
+        eigenvector: what the search found, a start for the next one: `(n,)`, the coefficients of v, from a Gram matrix;
+            `(d,)`, v itself, from a covariance.
+        projections: `(n,)` float64, ⟨xᵢ - μ_w, v⟩; `None` where the squares are not those of one direction.
     """
 
     eigenvalue: float
     squared_projections: Tensor
     eigenvector: NDArray[np.float64]
+    projections: Tensor | None = None
+
+
+class Direction(Protocol):
+    """Where a filter looks: from a weighting to what it finds most suspicious under it.
+
+    There is one over the Gram matrix, for n < d, and one over the covariance, for n >= d; the filters know neither.
+    """
+
+    def __call__(self, weights: Weights, near: TopDirection | None = None) -> TopDirection:
+        """The direction under `weights` `(n,)`, not all zero; `near` is the result for a similar weighting."""
+        ...
 
 
 @on_one_thread
@@ -56,14 +72,40 @@ def top_direction(gram: Tensor, weights: Weights, near: TopDirection | None = No
     coefficients = root * torch.from_numpy(eigenvector)
     projections = gram @ (coefficients - normalised * coefficients.sum())
     projections = (projections - normalised @ projections) / eigenvalue**0.5
-    return TopDirection(eigenvalue, projections.square(), eigenvector)
+    return TopDirection(eigenvalue, projections.square(), eigenvector, projections)
+
+
+@on_one_thread
+def top_eigenpair(
+    matrix: NDArray[np.float64], near: NDArray[np.float64] | None = None
+) -> tuple[float, NDArray[np.float64]]:
+    """The largest eigenvalue of a symmetric matrix `(d, d)` and its unit eigenvector; the search starts at `near`."""
+    d = len(matrix)
+    found = _search(lambda vector: matrix @ vector.ravel(), d, near) if d > _DENSE_UP_TO else None
+    if found is not None:
+        return found
+    return _largest(matrix)
+
+
+@on_one_thread
+def eigenpairs(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """All eigenvalues of a symmetric matrix `(d, d)`, ascending, and its eigenvectors, in columns."""
+    values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
+    return values, vectors
+
+
+def _largest(matrix: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    last = len(matrix) - 1
+    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[last, last], check_finite=False)
+    if len(values) == 0:  # LAPACK finds none where all eigenvalues are equal but for rounding: I, whitened points
+        values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
+    return float(values[-1]), np.ascontiguousarray(vectors[:, -1])
 
 
 def _lapack(gram: Tensor, normalised: Weights) -> tuple[float, NDArray[np.float64]]:
-    n, root = len(gram), normalised.sqrt()
+    root = normalised.sqrt()
     matrix = (root[:, None] * recentre(gram, normalised) * root[None, :]).numpy()
-    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[n - 1, n - 1], check_finite=False)
-    return float(values[0]), np.ascontiguousarray(vectors[:, 0])
+    return _largest(matrix)
 
 
 def _lanczos(
@@ -80,10 +122,17 @@ def _lanczos(
         product = root * (gram @ (root * (vector - root * (root @ vector))))
         return np.asarray(product - root * (root @ product))
 
+    return _search(multiply, n, None if near is None else near.eigenvector)
+
+
+def _search(
+    multiply: Callable[[NDArray[np.float64]], NDArray[np.float64]], n: int, near: NDArray[np.float64] | None
+) -> tuple[float, NDArray[np.float64]] | None:
+    """The top eigenpair of a symmetric operator by Lanczos, or `None` where this iteration does not find it."""
     # Some noise always, for the last direction may be orthogonal to this one; seeded, so the answer is too.
     start = numpy_generator(0, "lanczos", n).standard_normal(n) / n**0.5
     if near is not None:
-        start = near.eigenvector + 0.1 * start
+        start = near + 0.1 * start
     if not multiply(start).any():
         return None
     operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=multiply, dtype=np.float64)

@@ -1,12 +1,14 @@
-"""The geometric median by Weiszfeld's iteration, from the Gram matrix alone."""
+"""The geometric median by Weiszfeld's iteration: from the Gram matrix alone, or from the points where n >= d."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrobust.statistics.rows import distances_from, weighted_row_mean
 from fedrobust.types import Weights
 
 # A point so much nearer (squared) to the median than to the origin of the matrix becomes its origin.
@@ -32,8 +34,29 @@ class GeometricMedianWeights:
     num_iterations: int
 
 
+class Frame(Protocol):
+    """What the iteration asks of the points."""
+
+    def distances(self, weights: _Array) -> _Array:
+        """‖xᵢ - Σ wⱼxⱼ‖, `(n,)`, for `weights` that sum to 1."""
+        ...
+
+    def squared_step(self, before: _Array, after: _Array) -> float:
+        """‖Σ (wⱼ - vⱼ)xⱼ‖² of two weightings that sum to 1."""
+        ...
+
+
 def geometric_median_weights(
     gram: Tensor, masses: Weights, *, smoothing: float, tolerance: float, max_iterations: int
+) -> GeometricMedianWeights:
+    """`weiszfeld` on a Gram matrix `(n, n)`, float64 on the CPU, about any centre."""
+    return weiszfeld(
+        GramFrame(gram.numpy()), masses, smoothing=smoothing, tolerance=tolerance, max_iterations=max_iterations
+    )
+
+
+def weiszfeld(
+    frame: Frame, masses: Weights, *, smoothing: float, tolerance: float, max_iterations: int
 ) -> GeometricMedianWeights:
     """Minimise Σ αᵢ φ(‖xᵢ - z‖), φ(r) = r, or r²/2ν + ν/2 where r < ν, by wᵢ ← αᵢ / max(ν, ‖xᵢ - z‖), made to sum to 1.
 
@@ -42,20 +65,19 @@ def geometric_median_weights(
     nothing among the others would count.
 
     Args:
-        gram: `(n, n)` float64 on the CPU, about any centre.
+        frame: the points.
         masses: α, `(n,)` non-negative, summing to 1; also the start.
         smoothing: ν, in the units of the points.
         tolerance: relative.
         max_iterations: at least 1.
     """
     alpha = masses.cpu().numpy().astype(np.float64)
-    frame = _Frame(gram.numpy())
     weights = alpha
     distances = frame.distances(weights)
     for num_iterations in range(1, max_iterations + 1):  # noqa: B007
         pull = alpha / np.maximum(smoothing, distances)
         moved = pull / pull.sum()
-        squared_step = frame.squared_norm(moved - weights)
+        squared_step = frame.squared_step(weights, moved)
         scale = _weighted_median(distances, alpha)
         weights = moved
         distances = frame.distances(weights)
@@ -67,7 +89,7 @@ def geometric_median_weights(
     )
 
 
-class _Frame:
+class GramFrame:
     """The Gram matrix about an origin that follows the median.
 
     ‖xᵢ - z‖² = Kᵢᵢ - 2(Kw)ᵢ + wᵀKw cancels where xᵢ is much nearer to z than to the origin. About xᵢ itself there is
@@ -88,13 +110,41 @@ class _Frame:
             squared = self._squared_distances(weights)
         return np.sqrt(squared)
 
-    def squared_norm(self, coefficients: _Array) -> float:
-        """‖Σ cⱼxⱼ‖² for `coefficients` that sum to 0."""
+    def squared_step(self, before: _Array, after: _Array) -> float:
+        """‖Σ (wⱼ - vⱼ)xⱼ‖² of two weightings that sum to 1."""
+        coefficients = after - before
         return max(0.0, float(coefficients @ self._gram @ coefficients))
 
     def _squared_distances(self, weights: _Array) -> _Array:
         projected = self._gram @ weights
         return np.maximum(0.0, self._gram.diagonal() - 2 * projected + weights @ projected)
+
+
+class PointsFrame:
+    """The points themselves: two reads of them a step, and no n x n matrix."""
+
+    def __init__(self, points: Tensor) -> None:
+        """`points` `(n, d)`, float, on any device; not changed."""
+        self._points = points
+        self._centres: list[tuple[_Array, Tensor]] = []
+
+    def distances(self, weights: _Array) -> _Array:
+        """‖xᵢ - Σ wⱼxⱼ‖, `(n,)`, for `weights` that sum to 1."""
+        distances: _Array = distances_from(self._points, self._centre(weights)).numpy()
+        return distances
+
+    def squared_step(self, before: _Array, after: _Array) -> float:
+        """‖Σ (wⱼ - vⱼ)xⱼ‖² of two weightings that sum to 1."""
+        return float((self._centre(after) - self._centre(before)).square().sum())
+
+    def _centre(self, weights: _Array) -> Tensor:
+        """Σ wⱼxⱼ; each weighting is asked for several times, the last two are remembered."""
+        for known, centre in self._centres:
+            if known is weights:
+                return centre
+        centre = weighted_row_mean(self._points, torch.from_numpy(weights))
+        self._centres = [*self._centres[-1:], (weights, centre)]
+        return centre
 
 
 def _weighted_median(values: _Array, weights: _Array) -> float:

@@ -12,7 +12,7 @@ from fedrobust.statistics import (
     squared_distances,
     weighted_combination,
 )
-from fedrobust.statistics.gram import inner_products, squared_norms
+from fedrobust.statistics.gram import inner_products, sliced_products, squared_norms
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 64, 1000])
@@ -85,3 +85,11 @@ def test_norms_and_inner_products_whose_float32_form_overflows() -> None:
     exact = points.double()
     torch.testing.assert_close(squared_norms(points), exact.square().sum(dim=1), rtol=1e-12, atol=0)
     torch.testing.assert_close(inner_products(points, points[0]), exact @ exact[0], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("width", [1, 2048, 5000])
+def test_products_as_a_gpu_computes_them_equal_numpy(width: int) -> None:
+    """Slices of columns multiplied side by side, and what is left over; NumPy multiplies in float64."""
+    rows = torch.randn(7, width, generator=torch_generator(0, "slices"))
+    expected = rows.double().numpy() @ rows.double().numpy().T
+    np.testing.assert_allclose(sliced_products(rows).numpy(), expected, rtol=0, atol=1e-6 * width)

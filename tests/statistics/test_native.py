@@ -1,9 +1,14 @@
 import os
 import threading
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
+from fedrobust.aggregators import CoordinateMedian
+from fedrobust.seeds import torch_generator
+from fedrobust.statistics import native
 from fedrobust.statistics.native import over_column_spans
 
 
@@ -22,7 +27,7 @@ def test_spans_tile_the_columns_whatever_the_threads(threads, shape):
     spans = over_column_spans(shape, 16, lambda start, stop: (start, stop))
     assert spans[0][0] == 0
     assert spans[-1][1] == shape[1]
-    assert all(before[1] == after[0] and after[0] % 16 == 0 for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] == after[0] and after[0] % 16 == 0 for before, after in pairwise(spans))
     torch.set_num_threads(1)
     assert over_column_spans(shape, 16, lambda start, stop: (start, stop)) == spans
 
@@ -63,3 +68,23 @@ def test_a_forked_process_has_workers_of_its_own(threads):
         spans = over_column_spans((100, 10**6), 16, lambda *span: span)
         os._exit(0 if spans[-1][1] == 10**6 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_without_llvm_rules_still_answer_and_the_log_says_so_once(monkeypatch, caplog):
+    """The slower way to the same bits: NumPy's median."""
+    caches = (native._llvm, native.vector_lanes)
+    for cache in caches:
+        cache.cache_clear()
+    monkeypatch.setattr(native, "_LOADED", (None, "no such library"))
+    try:
+        points = torch.randn(7, 70_000, generator=torch_generator(0, "native"))
+        for _ in range(2):
+            answer = CoordinateMedian()(points).update
+        np.testing.assert_array_equal(answer.numpy(), np.median(points.numpy(), axis=0))
+        assert not native.can_compile()
+        assert [record.message for record in caplog.records] == [
+            "llvmlite cannot be used, so aggregation takes several times as long: no such library"
+        ]
+    finally:
+        for cache in caches:
+            cache.cache_clear()

@@ -47,3 +47,15 @@ def test_points_that_coincide_have_no_scores() -> None:
     found = quantum_entropy_direction(torch.zeros(4, 4, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 4.0)
     assert found.eigenvalue == 0.0
     assert found.squared_projections.tolist() == [0.0] * 4
+
+
+def test_the_scores_of_points_that_are_almost_gone_keep_their_digits() -> None:
+    """τ does not depend on a point's own weight where that is nothing: 1e-15 and 1e-30 give the same."""
+    points = torch.randn(40, 5, generator=torch_generator(3, "gone"), dtype=torch.float64)
+    points[:4] += 3.0
+    gram, found = gram_matrix(points), []
+    for weight in (1e-15, 1e-30):
+        weights = torch.ones(40, dtype=torch.float64)
+        weights[:4] = weight
+        found.append(quantum_entropy_direction(gram, weights, 4.0).squared_projections)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=0)
