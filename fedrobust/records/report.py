@@ -11,7 +11,7 @@ from fedrobust.records.files import to_json, write_atomically
 from fedrobust.records.grid import arrange, is_figure
 from fedrobust.records.heatmap import plot_heatmaps
 from fedrobust.records.runs import Run, find_runs
-from fedrobust.records.tables import comma_separated, markdown, records, terminal_table
+from fedrobust.records.tables import comma_separated, markdown, records, terminal_side_by_side, terminal_table
 
 _ALWAYS = ("attack_success_rate", "clean_accuracy")
 
@@ -23,6 +23,7 @@ examples:
   fedrobust-report multirun/2026-01-31/12-00-00
   fedrobust-report multirun --metric clean_accuracy --rows dataset --columns attack
   fedrobust-report multirun --rows attack.num_malicious
+  fedrobust-report multirun --rows aggregator --columns attack --figures clean_accuracy detection_tpr
 """
 
 
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             metric=arguments.metric,
             rows=arguments.rows,
             columns=arguments.columns,
+            figures=arguments.figures,
             output=arguments.output,
         )
     except ValueError as error:
@@ -49,6 +51,7 @@ def write_report(
     metric: str = "attack_success_rate",
     rows: str = "attack",
     columns: str = "aggregator",
+    figures: Sequence[str] = (),
     output: Path | None = None,
     console: Console | None = None,
 ) -> Path:
@@ -59,6 +62,7 @@ def write_report(
         metric: the figure of the runs' summaries to show first; attack success and clean accuracy are always there.
         rows: the config group or dotted setting that makes the rows.
         columns: the same for the columns.
+        figures: further figures of the summaries, for a table with a line for each cell and a column for each of them.
         output: where the files go; `None` is report/ in `folder`.
         console: where the table goes; `None` is the standard output.
 
@@ -69,17 +73,17 @@ def write_report(
         ValueError: `folder` holds no runs, or they have no such metric, group or setting.
     """
     runs = find_runs(folder)
-    metrics = _metrics(runs, metric)
+    metrics = _metrics(runs, [metric, *figures])
     grid = arrange(runs, rows, columns)
     target = output or folder / "report"
     target.mkdir(parents=True, exist_ok=True)
     picture = plot_heatmaps(target / "heatmap.png", grid, metrics)
-    write_atomically(target / "report.md", markdown(grid, metrics, [picture.name]).encode())
+    write_atomically(target / "report.md", markdown(grid, metrics, [picture.name], figures).encode())
     write_atomically(target / "report.csv", comma_separated(grid, metrics).encode())
     write_atomically(target / "report.json", (to_json(records(grid, metrics), indent=2) + "\n").encode())
 
     console = console or Console()
-    console.print(terminal_table(grid, metric))
+    console.print(terminal_side_by_side(grid, figures) if figures else terminal_table(grid, metric))
     for cell in grid.cells.values():
         for run in cell.failures:
             console.print(f"{run.folder}: {run.status}: {run.reason}", markup=False, highlight=False, soft_wrap=True)
@@ -90,14 +94,15 @@ def write_report(
     return target
 
 
-def _metrics(runs: Sequence[Run], metric: str) -> list[str]:
-    """`metric`, then attack success and clean accuracy where there are any."""
+def _metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
+    """What is `wanted`, then attack success and clean accuracy where there are any."""
     finished = [run for run in runs if run.status == "finished"]
     # A metric may be null in a run (attack success without an attack), which is not the same as unknown.
     known = {name for run in finished for name, value in run.summary.items() if value is None or is_figure(value)}
-    if finished and metric not in known:
-        raise ValueError(f"unknown metric {metric!r}; the runs have {', '.join(sorted(known))}")
-    return list(dict.fromkeys([metric, *(name for name in _ALWAYS if name in known or not finished)]))
+    for metric in wanted:
+        if finished and metric not in known:
+            raise ValueError(f"unknown metric {metric!r}; the runs have {', '.join(sorted(known))}")
+    return list(dict.fromkeys([*wanted, *(name for name in _ALWAYS if name in known or not finished)]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,6 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", default="attack", help="the config group or setting of the rows (default: attack)")
     parser.add_argument(
         "--columns", default="aggregator", help="the config group or setting of the columns (default: aggregator)"
+    )
+    parser.add_argument(
+        "--figures",
+        nargs="+",
+        default=[],
+        metavar="FIGURE",
+        help="figures of summary.json to show side by side, a line for each row and column",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the files go (default: FOLDER/report)")
     return parser

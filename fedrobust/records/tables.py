@@ -42,9 +42,13 @@ def terminal_table(grid: Grid, metric: str) -> Table:
     return table
 
 
-def markdown(grid: Grid, metrics: Sequence[str], pictures: Sequence[str]) -> str:
-    """The report as one Markdown page: a table per metric, every failure with its reason, the pictures."""
+def markdown(grid: Grid, metrics: Sequence[str], pictures: Sequence[str], figures: Sequence[str] = ()) -> str:
+    """The report as one Markdown page: `figures` side by side, a table per metric, every failure with its reason."""
     lines = [f"# {grid.rows_key} x {grid.columns_key}", ""]
+    if figures:
+        heading, *cells = side_by_side(grid, figures)
+        lines += ["Mean ± standard deviation (n - 1) over n seeds.", "", _line(heading), "|" + " --- |" * len(heading)]
+        lines += [*map(_line, cells), ""]
     for metric in metrics:
         lines += [f"## {title(metric).capitalize()}", "", "Mean ± standard deviation (n - 1) over n seeds.", ""]
         lines.append(_line([f"{grid.rows_key} / {grid.columns_key}", *grid.columns]))
@@ -66,6 +70,28 @@ def markdown(grid: Grid, metrics: Sequence[str], pictures: Sequence[str]) -> str
         lines += ["## Left out", "", "Started again later with the same settings and seed:", ""]
         lines += [f"- {run.folder} (seed {run.seed}, {run.status})" for run in grid.superseded] + [""]
     return "\n".join(lines)
+
+
+def side_by_side(grid: Grid, metrics: Sequence[str]) -> list[list[str]]:
+    """Every cell as a line, every metric as a column; the first line is the heading."""
+    one_column = len(grid.columns) == 1
+    heading = [grid.rows_key, *(() if one_column else (grid.columns_key,)), *map(title, metrics)]
+    lines = [heading]
+    for cell in _cells(grid):
+        names = [cell.row] if one_column else [cell.row, cell.column]
+        lines.append([*names, *(cell_text(cell, metric) for metric in metrics)])
+    return lines
+
+
+def terminal_side_by_side(grid: Grid, metrics: Sequence[str]) -> Table:
+    """`side_by_side` for the terminal."""
+    heading, *lines = side_by_side(grid, metrics)
+    table = Table(title="mean ± standard deviation over seeds", title_justify="left")
+    for number, name in enumerate(heading):
+        table.add_column(escape(name), justify="left" if number == 0 else "right", overflow="fold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    return table
 
 
 def records(grid: Grid, metrics: Sequence[str]) -> list[dict[str, Any]]:

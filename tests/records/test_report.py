@@ -71,6 +71,32 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
     assert f"36.7 ± {100 * np.std(rates, ddof=1):.1f} % (n=3)" in page
 
 
+def test_figures_stand_side_by_side(tmp_path: Path) -> None:
+    """Two seeds of 0.9 and 0.92 and of 3 and 5: 91 % and 4, spread √2 percentage points and √2."""
+    for seed in (0, 1):
+        summary = _figures(0.5, 0.9 + seed / 50) | {"seconds": 3.0 + 2 * seed}
+        _run(tmp_path / f"mean{seed}", seed=seed, summary=summary)
+        _run(tmp_path / f"krum{seed}", aggregator="krum", seed=seed, failure="no memory")
+    stream = io.StringIO()
+    write_report(
+        tmp_path,
+        rows="aggregator",
+        columns="attack",
+        figures=["clean_accuracy", "seconds"],
+        console=Console(file=stream, width=200),
+    )
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "| aggregator | clean accuracy | seconds |" in page
+    assert "| mean | 91.0 ± 1.4 % (n=2) | 4 ± 1.4 (n=2) |" in page
+    assert "| krum | 2 failed: no memory | 2 failed: no memory |" in page
+    assert "91.0 ± 1.4 %" in stream.getvalue()
+    _run(tmp_path / "other", attack="badnets", summary=_figures(0.5) | {"seconds": 1.0})
+    assert main([str(tmp_path), "--rows", "aggregator", "--columns", "attack", "--figures", "seconds"]) == 0
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "| aggregator | attack | seconds |" in page
+    assert "| mean | badnets | 1 (n=1) |" in page
+
+
 def test_what_failed_is_shown_with_its_reason(tmp_path: Path) -> None:
     _run(tmp_path / "a0", seed=0, summary=_figures(0.5))
     _run(tmp_path / "a1", seed=1, failure="loss is NaN\nin round 3")
