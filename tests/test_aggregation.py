@@ -7,7 +7,7 @@ from fedrobust.aggregators.base import RoundContext
 from fedrobust.preaggregators import ClientMomentum, Pipeline
 from fedrobust.seeds import torch_generator
 from fedrobust.server_optimizers import ServerAdam
-from fedrobust.statistics import combination_kernel, gram_kernel, network_kernels
+from fedrobust.statistics.kernels import combination_kernel, gram_kernel, network_kernels
 
 CPU = torch.device("cpu")
 

@@ -57,24 +57,21 @@ def filtered_fit(
     kept = np.arange(len(y))
     scores = np.zeros(len(y))
     iterations: list[Iteration] = []
-    fitted = clone(estimator).fit(X, y)
+    is_pairwise = get_tags(estimator).input_tags.pairwise
+    inputs, targets = X, y
+    fitted = clone(estimator).fit(inputs, targets)
     for _ in range(num_rounds if drop_fraction > 0 else 0):
-        statistic, found = score(fitted, rows_of(estimator, X, kept), y[kept], groups[kept])
-        scores[kept] = relative_to_quantile(found, groups[kept], drop_fraction)
-        survivors = kept[scores[kept] < 1]
+        statistic, found = score(fitted, inputs, targets, groups[kept])
+        relative = relative_to_quantile(found, groups[kept], drop_fraction)
+        scores[kept] = relative
+        survivors = np.flatnonzero(relative < 1)
         iterations.append(Iteration(statistic=statistic, threshold=None, removed=float(len(kept) - len(survivors))))
         if len(survivors) == len(kept):
             break
-        kept = survivors
-        fitted = clone(estimator).fit(rows_of(estimator, X, kept), y[kept])
+        kept, targets = kept[survivors], targets[survivors]
+        inputs = inputs[np.ix_(survivors, survivors)] if is_pairwise else inputs[survivors]
+        fitted = clone(estimator).fit(inputs, targets)
     return FilteredFit(fitted, kept, scores, tuple(iterations))
-
-
-def rows_of(estimator: Any, X: Any, kept: NDArray[np.intp]) -> Any:
-    """The samples `kept`, ascending; of a kernel, their rows and columns."""
-    if len(kept) == X.shape[0]:
-        return X
-    return X[np.ix_(kept, kept)] if get_tags(estimator).input_tags.pairwise else X[kept]
 
 
 def relative_to_quantile(scores: Floats, groups: Groups, drop_fraction: float) -> Floats:

@@ -20,8 +20,8 @@ from fedrobust.statistics.columns import (
     map_columns,
     require_finite,
 )
-from fedrobust.statistics.combination_kernel import can_combine, combined_rows
-from fedrobust.statistics.gram_kernel import can_multiply, row_products
+from fedrobust.statistics.kernels.combination_kernel import can_combine, combined_rows
+from fedrobust.statistics.kernels.gram_kernel import can_multiply, row_products
 from fedrobust.types import Vector, Weights
 
 # Float32 products lose (norm / distance)² of their 1e-7; at this squared ratio 1e-5 relative is left.

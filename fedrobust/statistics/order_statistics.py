@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fedrobust.statistics.columns import Points, Shards, map_columns, require_finite
-from fedrobust.statistics.gpu_order_statistics import reduced_on_gpu, suits_gpu_kernels
-from fedrobust.statistics.kernel_parts import INFINITY
-from fedrobust.statistics.native import can_compile, over_column_spans
-from fedrobust.statistics.network_kernels import (
+from fedrobust.statistics.kernels.gpu_order_statistics import reduced_on_gpu, suits_gpu_kernels
+from fedrobust.statistics.kernels.kernel_parts import INFINITY
+from fedrobust.statistics.kernels.native import can_compile, over_column_spans
+from fedrobust.statistics.kernels.network_kernels import (
     Reduction,
     columns_at_once,
     order_statistics_kernel,

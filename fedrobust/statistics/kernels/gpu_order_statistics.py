@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fedrobust.statistics.columns import Points, require_finite
-from fedrobust.statistics.network_kernels import Reduction
-from fedrobust.statistics.triton_network import COLUMNS_A_BLOCK, WARPS_A_BLOCK, network_kernel
+from fedrobust.statistics.kernels.network_kernels import Reduction
+from fedrobust.statistics.kernels.triton_network import COLUMNS_A_BLOCK, WARPS_A_BLOCK, network_kernel
 from fedrobust.types import Vector
 
 log = logging.getLogger("fedrobust")
@@ -22,7 +22,7 @@ log = logging.getLogger("fedrobust")
 LARGEST_NETWORK = 256
 """Rows: a GPU's thread has 255 registers, and a few values more are no harm."""
 
-_WORTH_COMPILING = 1 << 22
+_WORTH_COMPILING = 1 << 21
 """Numbers from which on seconds of compilation pay, once a machine, against milliseconds a call."""
 
 _failures: list[str] = []

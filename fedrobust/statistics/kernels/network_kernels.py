@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrobust.statistics.kernel_parts import (
+from fedrobust.statistics.kernels.kernel_parts import (
     HEAD,
     Ranked,
     Reduce,
@@ -26,9 +26,9 @@ from fedrobust.statistics.kernel_parts import (
     quotient,
     store_result,
 )
-from fedrobust.statistics.native import Code, compile_kernel, vector_lanes
-from fedrobust.statistics.selection_kernel import select_in_tiles
-from fedrobust.statistics.sorting_network import sorting_network
+from fedrobust.statistics.kernels.native import Code, compile_kernel, vector_lanes
+from fedrobust.statistics.kernels.selection_kernel import select_in_tiles
+from fedrobust.statistics.kernels.sorting_network import sorting_network
 
 LARGEST_IN_REGISTERS = 256
 _PREFETCH_BYTES = 8 * 64

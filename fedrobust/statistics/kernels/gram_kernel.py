@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.statistics.native import Code, can_compile, compile_kernel, over_column_spans, vector_lanes
+from fedrobust.statistics.kernels.native import Code, can_compile, compile_kernel, over_column_spans, vector_lanes
 
 _SIDE = 4
 _CHUNK = 1024

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fedrobust.statistics.native import Code
+from fedrobust.statistics.kernels.native import Code
 
 INFINITY = 0x7F800000
 """A kernel's result is the largest magnitude, as bits, of all numbers that it read; below this all were finite."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from fedrobust.statistics.kernel_parts import INFINITY
-from fedrobust.statistics.network_kernels import Reduction
-from fedrobust.statistics.sorting_network import sorting_network
+from fedrobust.statistics.kernels.kernel_parts import INFINITY
+from fedrobust.statistics.kernels.network_kernels import Reduction
+from fedrobust.statistics.kernels.sorting_network import sorting_network
 
 COLUMNS_A_BLOCK = 128
 WARPS_A_BLOCK = 4

@@ -13,7 +13,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
-from fedrobust.statistics.gpu_order_statistics import reduced_on_gpu
+from fedrobust.statistics.kernels.gpu_order_statistics import reduced_on_gpu
 from fedrobust.types import UnusableUpdatesError
 
 

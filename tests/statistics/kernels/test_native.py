@@ -8,8 +8,8 @@ import torch
 
 from fedrobust.aggregators import CoordinateMedian
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics import native
-from fedrobust.statistics.native import over_column_spans
+from fedrobust.statistics.kernels import native
+from fedrobust.statistics.kernels.native import over_column_spans
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.statistics.kernel_parts import INFINITY, larger_magnitude
-from fedrobust.statistics.native import Code, can_compile, compile_kernel, over_column_spans, vector_lanes
+from fedrobust.statistics.kernels.kernel_parts import INFINITY, larger_magnitude
+from fedrobust.statistics.kernels.native import Code, can_compile, compile_kernel, over_column_spans, vector_lanes
 
 _ROWS = 8
 _BLOCK = 16384

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics import gpu_order_statistics, order_statistics
+from fedrobust.statistics import order_statistics
 from fedrobust.statistics.columns import Shards
-from fedrobust.statistics.gpu_order_statistics import LARGEST_NETWORK, reduced_on_gpu, suits_gpu_kernels
+from fedrobust.statistics.kernels import gpu_order_statistics
+from fedrobust.statistics.kernels.gpu_order_statistics import LARGEST_NETWORK, reduced_on_gpu, suits_gpu_kernels
+from fedrobust.statistics.kernels.triton_network import network_kernel
 from fedrobust.statistics.order_statistics import mean_nearest_to_median, mean_of_order_statistics
-from fedrobust.statistics.triton_network import network_kernel
 from fedrobust.types import UnusableUpdatesError
 
 triton = pytest.importorskip("triton", reason="PyTorch's builds without CUDA come without Triton")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics import combination_kernel
-from fedrobust.statistics.combination_kernel import can_combine, combined_rows
+from fedrobust.statistics.kernels import combination_kernel
+from fedrobust.statistics.kernels.combination_kernel import can_combine, combined_rows
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 100])

@@ -5,9 +5,9 @@ import torch
 
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics import order_statistics
-from fedrobust.statistics.native import can_compile
+from fedrobust.statistics.kernels.native import can_compile
+from fedrobust.statistics.kernels.sorting_network import sorting_network
 from fedrobust.statistics.order_statistics import mean_nearest_to_median, mean_of_order_statistics
-from fedrobust.statistics.sorting_network import sorting_network
 
 
 @pytest.fixture

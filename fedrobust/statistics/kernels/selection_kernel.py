@@ -6,8 +6,8 @@ A dozen or two passes over a tile in the cache cost less than sorting it from a 
 from collections.abc import Callable
 from functools import partial
 
-from fedrobust.statistics.kernel_parts import Reduce, double, extreme, fill_tile, finish_tile, store_result
-from fedrobust.statistics.native import Code
+from fedrobust.statistics.kernels.kernel_parts import Reduce, double, extreme, fill_tile, finish_tile, store_result
+from fedrobust.statistics.kernels.native import Code
 
 _UNROLLED = 8
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics import gram_kernel
-from fedrobust.statistics.gram_kernel import can_multiply, row_products
+from fedrobust.statistics.kernels import gram_kernel
+from fedrobust.statistics.kernels.gram_kernel import can_multiply, row_products
 
 
 @pytest.fixture(autouse=True)
