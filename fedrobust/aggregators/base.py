@@ -5,7 +5,6 @@ server believes is one number, `assumed_fraction`. A rule that needs to know mor
 (a memory, a root update, randomness) also takes the `RoundContext`, and says so by its class attribute `uses_context`.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics.columns import Points
+from fedrobust.statistics.filtering import outlier_count
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 State: TypeAlias = Mapping[str, Tensor]
@@ -123,7 +123,7 @@ def state_of(name: str, state: State) -> State:
 
 def assumed_count(assumed_fraction: float, n: int) -> int:
     """Count f = ⌊εn + 1e-9⌋, the clients out of n that the server believes malicious."""
-    return math.floor(assumed_fraction * n + 1e-9)
+    return outlier_count(assumed_fraction, n)
 
 
 def require_majority(rule: str, assumed_fraction: float, n: int) -> int:
