@@ -1,6 +1,6 @@
 """Aggregation rules: from the clients' updates to the one that the server applies."""
 
-from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, UnsuitableSizeError, assumed_count
+from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, UnsuitableSizeError
 from fedrobust.aggregators.bulyan import Bulyan
 from fedrobust.aggregators.centred_clipping import CentredClipping
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
@@ -22,6 +22,7 @@ from fedrobust.aggregators.sign_guard import SignGuard
 from fedrobust.aggregators.sign_majority import SignMajority
 from fedrobust.aggregators.spectral_filter import SpectralFilter
 from fedrobust.aggregators.trimmed_mean import TrimmedMean
+from fedrobust.statistics.filtering import assumed_count
 
 RULES: tuple[type, ...] = (
     Bulyan,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics.columns import Points
-from fedrobust.statistics.filtering import outlier_count
+from fedrobust.statistics.filtering import assumed_count
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 State: TypeAlias = Mapping[str, Tensor]
@@ -119,11 +119,6 @@ def named_state(name: str, state: State) -> State:
 def state_of(name: str, state: State) -> State:
     """What the part `name` put into the whole's state."""
     return {key.removeprefix(f"{name}."): values for key, values in state.items() if key.startswith(f"{name}.")}
-
-
-def assumed_count(assumed_fraction: float, n: int) -> int:
-    """Count f = ⌊εn + 1e-9⌋, the clients out of n that the server believes malicious."""
-    return outlier_count(assumed_fraction, n)
 
 
 def require_majority(rule: str, assumed_fraction: float, n: int) -> int:

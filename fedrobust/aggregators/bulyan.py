@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, assumed_count, checked
+from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked
 from fedrobust.aggregators.krum import krum_scores
 from fedrobust.component import AssumedFraction, component
 from fedrobust.statistics.columns import Points, map_columns
+from fedrobust.statistics.filtering import assumed_count
 from fedrobust.statistics.gram import robust_gram_matrix, squared_distances
 from fedrobust.statistics.neighbours import nearest
 from fedrobust.types import Vector, Weights

@@ -7,10 +7,11 @@ NeurIPS 2017, https://arxiv.org/abs/1703.02757
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, assumed_count, checked
+from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.component import AssumedFraction, Count, component
 from fedrobust.statistics.columns import Points
+from fedrobust.statistics.filtering import assumed_count
 from fedrobust.statistics.gram import robust_gram_matrix, squared_distances
 from fedrobust.statistics.neighbours import sums_of_nearest
 from fedrobust.types import Weights

@@ -54,13 +54,18 @@ def relative_projections(top: TopDirection, weights: Weights) -> Tensor:
     return torch.where(remaining, relative.clamp(max=1), 1.0)
 
 
+def assumed_count(assumed_fraction: float, n: int) -> int:
+    """Count f = ⌊εn + 1e-9⌋, the clients (or points) out of n that are believed malicious (or corrupted)."""
+    return math.floor(assumed_fraction * n + 1e-9)
+
+
 def outlier_count(contamination: float, n: int) -> int:
     """F = ⌊εn + 1e-9⌋, the points out of n that are believed to be corrupted.
 
     Raises:
         ValueError: n <= 2f.
     """
-    f = math.floor(contamination * n + 1e-9)
+    f = assumed_count(contamination, n)
     if n <= 2 * f:
         raise ValueError(f"more than half of x must be sound, got n={n} rows and f={f} corrupted ones")
     return f
