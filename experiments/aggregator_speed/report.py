@@ -1,5 +1,6 @@
 """The result of the benchmark as a page and a picture."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ GOALS: dict[str, dict[int, float]] = {
 }
 """How many times faster than the fastest peer a rule is meant to be, by n."""
 
+ONLY_PEER = {"mean": "torch.mean"}
+"""The mean is meant to be no slower than this one; what others make of it is in results.json."""
+
 HEADER = """# Speed of the aggregation rules
 
 Claim: every rule is exact, takes at most a tenth of its input as extra memory, and is many times faster than the
@@ -31,7 +35,7 @@ fastest of byzfl {byzfl} (its PyTorch and its NumPy form) and Flower {flwr}, mea
 
 This result: {device}, {threads} threads, load average at the end {load}, PyTorch {torch}; float32; medians of
 {repeats} calls in milliseconds, in turns, each after a rest and one that is not counted (calls of over 1 s: after one
-at the start; of over 20 s: made once). f = n/5. *read* is one pass over the matrix (`Tensor.sum`), the floor of any
+at the start; of over 5 s: made once). f = n/5. *read* is one pass over the matrix (`Tensor.sum`), the floor of any
 rule. *extra memory* is the peak of a call beyond its input, as a part of the input; the answer itself is 1/n of it. The
 geometric median is converged, byzfl's makes 3 iterations. DnC's peer is its paper's algorithm with `torch.linalg.svd`
 of each of its five subsamples, and *dnc_direction* is the spectral step of one subsample alone (10,000 columns) beside
@@ -46,6 +50,8 @@ def write_report(folder: Path, machine: Mapping[str, Any], results: Sequence[Map
     from importlib.metadata import version
 
     lines = [HEADER.format(byzfl=version("byzfl"), flwr=version("flwr"), **machine)]
+    if "note" in machine:
+        lines += [machine["note"], ""]
     for result in results:
         gigabytes = result["n"] * result["d"] * 4 / 1e9
         lines += [
@@ -61,7 +67,7 @@ def write_report(folder: Path, machine: Mapping[str, Any], results: Sequence[Map
                 lines.append(f"| {name} | refused: {row['refused']} | | | | | | |")
                 continue
             ours = row["ms"]["fedrobust"]
-            peer = _fastest_peer(row)
+            peer = _fastest_peer(name, row)
             goal = GOALS.get(name, {}).get(result["n"])
             peer_cells = "| | | |"
             if peer is not None:
@@ -69,13 +75,14 @@ def write_report(folder: Path, machine: Mapping[str, Any], results: Sequence[Map
                 text = f"{ratio:.1f}x"
                 if goal is not None and ratio >= goal:
                     text = f"**{text}**"
-                once = " (once)" if row["count"][peer] == 1 else ""
+                once = " (once)" if row["count"].get(peer) == 1 else ""
                 peer_cells = f"| {peer} | {row['ms'][peer]:.1f}{once} | {text} |"
             memory = "" if row["extra_memory"] is None else f"{100 * row['extra_memory']:.1f} %"
-            low, high = row["spread"]["fedrobust"]
+            spread = row["spread"].get("fedrobust")
+            spread_text = "" if spread is None else f" ({spread[0]:.1f} to {spread[1]:.1f})"
             goal_text = "" if goal is None else f"{goal:g}x"
             lines.append(
-                f"| {name} | {ours:.1f} ({low:.1f} to {high:.1f}) | {ours / result['read_ms']:.1f} "
+                f"| {name} | {ours:.1f}{spread_text} | {ours / result['read_ms']:.1f} "
                 f"{peer_cells} {goal_text} | {memory} |"
             )
         lines.append("")
@@ -83,8 +90,9 @@ def write_report(folder: Path, machine: Mapping[str, Any], results: Sequence[Map
     _plot(folder / "speed.png", results)
 
 
-def _fastest_peer(row: Mapping[str, Any]) -> str | None:
-    others = {who: ms for who, ms in row["ms"].items() if who != "fedrobust"}
+def _fastest_peer(name: str, row: Mapping[str, Any]) -> str | None:
+    only = ONLY_PEER.get(name)
+    others = {who: ms for who, ms in row["ms"].items() if who != "fedrobust" and only in (None, who)}
     return min(others, key=lambda who: others[who]) if others else None
 
 
@@ -92,15 +100,25 @@ def _plot(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     figure, axes = plt.subplots(1, len(results), figsize=(3.2 * len(results) + 1, 6), sharey=True, squeeze=False)
     names = list(results[0]["rules"])
     for axis, result in zip(axes[0], results, strict=True):
-        timed = [(names.index(name), row) for name, row in result["rules"].items() if "refused" not in row]
-        beside = [(place, row["ms"][peer]) for place, row in timed if (peer := _fastest_peer(row))]
-        axis.scatter([row["ms"]["fedrobust"] for _, row in timed], [place for place, _ in timed], label="fedrobust")
+        timed = {name: row for name, row in result["rules"].items() if "refused" not in row}
+        beside = [
+            (names.index(name), row["ms"][peer]) for name, row in timed.items() if (peer := _fastest_peer(name, row))
+        ]
+        axis.scatter(
+            [row["ms"]["fedrobust"] for row in timed.values()], list(map(names.index, timed)), label="fedrobust"
+        )
         axis.scatter([ms for _, ms in beside], [place for place, _ in beside], marker="x", label="fastest peer")
         axis.axvline(result["read_ms"], linestyle=":", color="grey", label="one read")
         axis.set(xscale="log", xlabel="milliseconds", title=f"n = {result['n']}, d = {result['d']:.0e}")
         axis.set_yticks(range(len(names)), names)
         axis.grid(axis="x", alpha=0.3)
-    axes[0][0].legend(fontsize="small")
-    figure.tight_layout()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncols=3, fontsize="small")
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+if __name__ == "__main__":  # the page again, from the figures of the last run
+    here = Path(__file__).parent
+    last = json.loads((here / "results.json").read_text())
+    write_report(here, last["machine"], last["results"])

@@ -34,8 +34,11 @@ from fedrobust.statistics.gram import robust_gram_matrix
 from fedrobust.statistics.spectral import top_direction
 
 SIZES = ((10, 10**6), (20, 10**6), (50, 10**6), (100, 10**6), (10, 10**7), (20, 10**7), (1000, 10**5))
+GPU_SIZES = ((10, 10**7), (50, 10**6), (100, 10**6), (100, 10**7), (1000, 10**5))
+"""On a GPU 40 MB are read in the time that a few launches take: sizes at which there is something to do."""
+
 FRACTION = 0.2
-SLOW_SECONDS = 20.0
+SLOW_SECONDS = 5.0
 """A rule or peer that takes longer than this for its first call is timed once, and marked."""
 
 FAST_SECONDS = 1.0
@@ -100,11 +103,24 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
     return seconds
 
 
+def fits(call: Callable[[], object], device: torch.device) -> bool:
+    """Whether a peer's call finds room beside the input on a GPU; those that copy it several times may not."""
+    if device.type != "cuda":
+        return True
+    try:
+        call()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+
 def extra_memory(call: Callable[[], object], points: Tensor) -> float | None:
     """The peak memory of a call beyond what was there before, as a fraction of the input; `None` if unknown."""
     size = points.numel() * points.element_size()
     gc.collect()
     if points.device.type == "cuda":
+        call()  # the workspace of cuBLAS, which the first call creates, is no memory of the rule
         before = torch.cuda.memory_allocated(points.device)
         torch.cuda.reset_peak_memory_stats(points.device)
         call()
@@ -130,7 +146,9 @@ def read_floor(points: Tensor, repeats: int, device: torch.device) -> float:
     return time_in_turn({"sum": points.sum}, repeats, device)["sum"].median
 
 
-def measure(n: int, d: int, rules: list[str], repeats: int, device: torch.device, progress: Any) -> dict[str, Any]:
+def measure(
+    n: int, d: int, rules: list[str], repeats: int, device: torch.device, progress: Any, with_peers: bool
+) -> dict[str, Any]:
     f = math.floor(FRACTION * n)
     points = updates(n, d, f, device)
     result: dict[str, Any] = {"n": n, "d": d, "f": f, "read_ms": read_floor(points, repeats, device), "rules": {}}
@@ -147,10 +165,12 @@ def measure(n: int, d: int, rules: list[str], repeats: int, device: torch.device
                 continue
         try:
             memory = extra_memory(call_of(rule, points), points)
-        except ValueError as error:  # MDA says when there are too many subsets
+        except (ValueError, torch.OutOfMemoryError) as error:  # MDA says when there are too many subsets
             result["rules"][name] = {"refused": str(error)}
             continue
-        timings = time_in_turn({"fedrobust": call_of(rule, points), **peers(name, points, f)}, repeats, device)
+        found = peers(name, points, f) if with_peers else {}
+        others = {who: call for who, call in found.items() if fits(call, device)}
+        timings = time_in_turn({"fedrobust": call_of(rule, points), **others}, repeats, device)
         result["rules"][name] = row_of(timings, memory)
         progress.console.print(f"n={n} d={d} {name}: " + ", ".join(f"{k} {t.median:.1f}" for k, t in timings.items()))
         progress.advance(progress.task_ids[0])
@@ -190,31 +210,44 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each")
     parser.add_argument("--rules", nargs="+", default=all_rules, choices=all_rules, metavar="RULE")
-    parser.add_argument("--sizes", nargs="+", default=[f"{n}x{d}" for n, d in SIZES], metavar="NxD")
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent, help="folder of README.md and results.json"
-    )
+    parser.add_argument("--sizes", nargs="+", metavar="NxD", help="clients x parameters; chosen for the device")
+    parser.add_argument("--output", type=Path, help="folder of README.md and results.json; here, or gpu/ in here")
+    parser.add_argument("--without-peers", action="store_true", help="time our rules alone")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
+    on_gpu = device.type == "cuda"
+    if arguments.sizes is None:
+        arguments.sizes = [f"{n}x{d}" for n, d in (GPU_SIZES if on_gpu else SIZES)]
+    if arguments.output is None:
+        arguments.output = Path(__file__).parent / ("gpu" if on_gpu else "")
+    arguments.output.mkdir(parents=True, exist_ok=True)
     sizes = [(int(n), int(d)) for n, _, d in (text.partition("x") for text in arguments.sizes)]
-    results = []
-    with Progress() as progress:
-        progress.add_task("rules", total=len(sizes) * len(arguments.rules))
-        for size in sizes:
-            results.append(measure(*size, arguments.rules, arguments.repeats, device, progress))
-            gc.collect()
+    file = arguments.output / "results.json"
+    results: list[dict[str, Any]] = json.loads(file.read_text())["results"] if file.exists() else []
     machine = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name(device) if on_gpu else "CPU",
         "threads": torch.get_num_threads(),
-        "load": [round(value, 1) for value in os.getloadavg()],
         "torch": torch.__version__,
         "repeats": arguments.repeats,
     }
-    (arguments.output / "results.json").write_text(
-        json.dumps({"machine": machine, "results": results}, indent=1) + "\n"
-    )
-    write_report(arguments.output, machine, results)
+    with Progress() as progress:
+        progress.add_task("rules", total=len(sizes) * len(arguments.rules))
+        for size in sizes:
+            found = measure(*size, arguments.rules, arguments.repeats, device, progress, not arguments.without_peers)
+            results = merged(results, found)
+            machine["load"] = [round(value, 1) for value in os.getloadavg()]
+            file.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+            write_report(arguments.output, machine, results)
+            gc.collect()
     return 0
+
+
+def merged(results: list[dict[str, Any]], found: dict[str, Any]) -> list[dict[str, Any]]:
+    """`results` with the rules of one size replaced by those that were just measured."""
+    same = [one for one in results if (one["n"], one["d"]) == (found["n"], found["d"])]
+    others = [one for one in results if one not in same]
+    before = same[0]["rules"] if same else {}
+    return [*others, {**found, "rules": dict(sorted({**before, **found["rules"]}.items()))}]
 
 
 if __name__ == "__main__":
