@@ -50,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     register_schema()
     SweepReport.num_failed = 0
     try:
+        if arguments[:1] == ["list"]:  # no KEY=VALUE: nothing for Hydra
+            from fedrobust.registry import print_list  # imports torch
+
+            print_list(arguments[1:])
+            return
         _check_flags(arguments)
         if any(argument.startswith("resume=") for argument in arguments):
             _resume(arguments)

@@ -8,6 +8,7 @@ needs no knowledge of Flower.
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from fedrobust.aggregation import Aggregation
 from fedrobust.aggregators.base import Aggregate, RoundContext, State
-from fedrobust.attacks.scenario import Adversary
+from fedrobust.attacks.scenario import Adversary, ServerView
 from fedrobust.collection import Collected, Rejection, Reply, collect, drop_non_finite
 from fedrobust.data.datasets import Dataset
 from fedrobust.evaluation.accuracy import measure_accuracy
@@ -57,7 +58,7 @@ class GlobalModel:
         round_number: the last round played.
         vector: `(d,)`, the parameters.
         buffers: what the model carries besides.
-        memory: what pre-aggregators, rule and server optimiser remember.
+        memory: what pre-aggregators, rule, server optimiser and attackers remember.
     """
 
     round_number: int
@@ -111,12 +112,15 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
     # 3. Replies become the matrix of updates; what is missing, misshapen or not finite is rejected.
     collected = collect(asked, delivery.replies, delivery.failures, state.vector, state.buffers)
 
-    # 4. Attackers who act on updates change theirs, knowing what weight the server will give them.
+    # 4. Attackers who act on updates change theirs, knowing of benign clients and server what the scenario grants.
     step_size = server.step_size(round_number)
     if collected.clients:
         weights = server.weigh(collected.num_examples)
-        changed = adversary.corrupt(collected.clients, collected.updates, weights, step_size, round_number)
-        collected = drop_non_finite(collected, changed)
+        context = RoundContext(collected.clients, round_number, federation.seed, state.memory, root_update)
+        answer = partial(federation.aggregation.answer, weights=weights, context=context)
+        view = ServerView(weights, step_size, answer, state.memory)
+        corruption = adversary.corrupt(collected.clients, collected.updates, view, round_number)
+        collected = drop_non_finite(collected, corruption.rows)
 
     # 5. Pre-aggregators and the rule answer, the server's optimiser makes a step of it. Without updates, or with too
     # few for the rule, the model stays as it is.
@@ -132,9 +136,10 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
     # 6. The server steps; buffers are averaged over the kept clients.
     if aggregate is not None:
         shares = weights if aggregate.shares is None else aggregate.shares
-        state.vector = state.vector + step_size * aggregate.update.to(state.vector)
+        step = step_size * aggregate.update.to(state.vector)
+        state.vector = state.vector + step
         state.buffers = average_buffers(state.buffers, collected.buffers, shares)
-        state.memory = aggregate.state
+        state.memory = {**aggregate.state, **adversary.remember(corruption, step)}
     state.round_number = round_number
     seconds_aggregation = time.perf_counter() - started
 

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from fedrobust.config import ConfigError
 from fedrobust.data.partition import class_histogram
 from fedrobust.engines import Engine, Local
+from fedrobust.evaluation.attack_success import stamp_all
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.flower.client_app import population_of_config
 from fedrobust.parameters import ParameterLayout
@@ -181,6 +182,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], seconds: float) -> Row:
         "seconds_training": sum(row["seconds_training"] for row in played),
         "seconds_messages": sum(row["seconds_messages"] for row in played),
         "seconds_aggregation": sum(row["seconds_aggregation"] for row in played),
+        "milliseconds_per_aggregation": 1e3 * sum(row["seconds_aggregation"] for row in played) / max(len(played), 1),
         "seconds_evaluation": sum(row["seconds_evaluation"] for row in played),
     }
 
@@ -215,16 +217,17 @@ def write_data(records: RunFolder, scenario: Scenario, prepared: Prepared) -> No
     attack = scenario.attack.data
     if attack is None or dataset.kind != "image":
         return
-    victims = attack.is_success_candidate(dataset.test.labels).nonzero().squeeze(1)[:8]
-    clean = dataset.test.subset(victims)
+    wanted = attack.wanted_labels(dataset.test)
     parts = attack.local_triggers(dataset.input_shape)
-    stamped = {"global trigger": clean.inputs}
-    for part in parts:
-        stamped["global trigger"] = part.stamp(stamped["global trigger"])
+    if wanted is None or not parts:  # no trigger, nothing to see
+        return
+    clean = dataset.test.subset((wanted != dataset.test.labels).nonzero().squeeze(1)[:8])
+    stamped = {"global trigger": stamp_all(parts, clean.inputs)}
     if len(parts) > 1:
         stamped |= {f"local trigger {index}": part.stamp(clean.inputs) for index, part in enumerate(parts)}
     shown = {name: values.cpu() for name, values in stamped.items()}
-    plot_examples(records, clean.inputs.cpu(), shown, clean.labels.cpu(), target_label=attack.target_label)
+    target_label = getattr(attack, "target_label", None)  # an attack need not have one target
+    plot_examples(records, clean.inputs.cpu(), shown, clean.labels.cpu(), target_label=target_label)
 
 
 class _Keeper:

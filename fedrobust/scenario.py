@@ -171,7 +171,8 @@ def prepare(scenario: Scenario) -> Prepared:
         assignment = scenario.partition.assign(dataset, scenario.num_clients, scenario.seed)
     except ValueError as error:
         raise ConfigError(f"partition: {error}") from None
-    adversary = Adversary(scenario.attack, scenario.attack.choose_malicious(scenario.num_clients, scenario.seed))
+    malicious = scenario.attack.choose_malicious(scenario.num_clients, scenario.seed)
+    adversary = Adversary(scenario.attack, malicious, scenario.seed)
     layout = ParameterLayout.of(model)
     population = Population(
         dataset=dataset,
@@ -231,12 +232,24 @@ def root_training(scenario: Scenario, population: Population) -> Callable[[Order
 
 def initial_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
     """The global model before round 1, on the data's device."""
+    _check_words(scenario, dataset)
     try:
         with seeded_initialisation(scenario.seed, "model"):
             model = scenario.model.build(dataset.input_shape, dataset.num_classes)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from None
     return model.to(dataset.train.inputs.device)
+
+
+def _check_words(scenario: Scenario, dataset: Dataset) -> None:
+    """Texts are numbers of words: a model must read them as such, and know them all."""
+    known, there = getattr(scenario.model, "vocabulary_size", None), dataset.vocabulary_size
+    if known is None and there is not None:
+        raise ConfigError(f"model: must read words (model=text_bag) for dataset={dataset.name}")
+    if known is not None and there is None:
+        raise ConfigError(f"model: reads words alone, and dataset={dataset.name} has none")
+    if known != there:
+        raise ConfigError(f"model.vocabulary_size: must be {there}, that of dataset={dataset.name}, got {known}")
 
 
 def select_device(name: str, *, field: str = "device") -> torch.device:
@@ -267,14 +280,15 @@ def _check_attack(scenario: Scenario, dataset: Dataset) -> None:
         return
     try:
         attack.local_triggers(dataset.input_shape)
+        wanted = attack.wanted_labels(dataset.test)
     except FieldError as error:
         raise ConfigError(f"attack.data.{error.field}: {error.message} (dataset={dataset.name})") from None
     for name in ("target_label", "source_label"):
-        label = getattr(attack, name, None)  # an attack need not have a source
+        label = getattr(attack, name, None)  # an attack need not have a source, nor one target
         if label is not None and label >= dataset.num_classes:
             raise ConfigError(
                 f"attack.data.{name}: must be below {dataset.num_classes}, the number of classes of {dataset.name}, "
                 f"got {label}"
             )
-    if not bool(attack.is_success_candidate(dataset.test.labels).any()):
+    if wanted is not None and not bool((wanted != dataset.test.labels).any()):
         raise ConfigError(f"attack.data: no test example of {dataset.name} could show whether the attack succeeds")

@@ -120,7 +120,8 @@ def write_report(folder: Path, clean: float, rows: Sequence[dict[str, Any]]) -> 
                 values = [worst(epsilon, target)["errors"][name] for epsilon in epsilons]
             axes.plot(percent, values, style, color=colour, label=NAMES[name])
         title = "median of 96 attacks" if target is None else f"strongest against\n{NAMES[target]}"
-        axes.set(xlabel="poisoned mails ε (%)", title=title, ylim=(0, None))
+        axes.set(xlabel="poisoned mails ε (%)", title=title)
     panels[0].set_ylabel("test error")
+    panels[0].set_ylim(bottom=0)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(folder / "errors.png", dpi=120)

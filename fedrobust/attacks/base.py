@@ -1,37 +1,67 @@
 """What an attack may be, by the stage at which it acts. An attack never judges its own success: `evaluation/` does."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.triggers import Trigger
+from fedrobust.attacks.triggers import Stamp
 from fedrobust.data.datasets import Examples
-from fedrobust.types import Updates, Weights
+from fedrobust.seeds import torch_generator
+from fedrobust.types import Updates, Vector, Weights
+
+Level: TypeAlias = Literal["own", "benign", "server"]
+LEVELS: tuple[Level, ...] = ("own", "benign", "server")
+"""How much attackers know, each with all that comes before: their own updates; those of benign clients; the server."""
 
 
 @dataclass(frozen=True)
 class Knowledge:
     """The threat model of an update attack: what the attackers of one round know when they send their updates.
 
+    What the scenario's `knowledge` does not grant, or the attack does not use, is `None`.
+
     Attributes:
         own_updates: `(m, d)`, what the attackers' own training gave, rows in the order of their client ids.
         own_weights: `(m,)`, the weights that the server will really give them (of all that sum to 1).
         server_learning_rate: η in G' = G + η Σ wᵢ(Lᵢ - G).
+        num_clients: n, the clients of the round, malicious ones included.
+        benign_updates: `(n - m, d)`, from `benign` on: what the others send, rows in the order of their client ids.
+        benign_weights: `(n - m,)`, from `benign` on: the weights that the server will give them.
+        benign_clients: from `benign` on: their ids.
+        answer: from `server` on: the server's answer `(d,)`, before its optimiser, if the attackers sent these
+            `(m, d)`: its rule with this round's weights and memory. Nothing is remembered of the question.
+        last_step: `(d,)`, from `server` on: the last step of the global model, η times what the server made of its
+            answer; `None` before the first.
+        memory: what a `RememberingAttack` keeps.
+        generator: of this round, on the CPU, for attacks that draw.
     """
 
     own_updates: Updates
     own_weights: Weights
     server_learning_rate: float
+    num_clients: int
+    benign_updates: Updates | None = None
+    benign_weights: Weights | None = None
+    benign_clients: tuple[int, ...] | None = None
+    answer: Callable[[Updates], Vector] | None = None
+    last_step: Vector | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    generator: torch.Generator = field(default_factory=lambda: torch_generator(0, "update attack"))
+
+    @property
+    def reference_updates(self) -> Updates:
+        """What attackers take for benign updates: the benign ones, or their own where those are not granted."""
+        if self.benign_updates is None or len(self.benign_updates) == 0:
+            return self.own_updates
+        return self.benign_updates
 
 
 @runtime_checkable
 class DataAttack(Protocol):
     """Acts on an attacker's own examples. `attacker` is its rank among the malicious clients, 0, 1, ..."""
-
-    target_label: int
 
     def poison(self, examples: Examples, attacker: int, generator: torch.Generator) -> Examples:
         """What the attacker trains on this round instead of its own `examples`."""
@@ -41,12 +71,19 @@ class DataAttack(Protocol):
         """What the attacker puts in place of one training batch."""
         ...
 
-    def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Trigger, ...]:
-        """The parts of the trigger that single attackers stamp; one part if the trigger is not distributed."""
+    def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Stamp, ...]:
+        """The parts of the trigger that single attackers stamp, one after the other the whole trigger.
+
+        One part if the trigger is not distributed, none if the model is attacked on inputs as they are.
+        """
         ...
 
-    def is_success_candidate(self, labels: Tensor) -> Tensor:
-        """Which test examples, by true label `(N,)`, count in the attack success rate: never those of the target."""
+    def wanted_labels(self, test: Examples) -> Tensor | None:
+        """The class `(N,)` that the attackers want each test example to be taken for once it is triggered.
+
+        Its true one where they want nothing of it; `None` if any mistake will do. `evaluation/` counts those that
+        differ from the truth.
+        """
         ...
 
 
@@ -63,6 +100,28 @@ class LossAttack(Protocol):
 class UpdateAttack(Protocol):
     """Acts on the attackers' updates between collection and aggregation."""
 
+    @property
+    def needs(self) -> Level:
+        """The least that the attackers must know."""
+        ...
+
+    @property
+    def uses(self) -> Level:
+        """The most that they can make use of; with less they go by estimates of their own."""
+        ...
+
     def __call__(self, knowledge: Knowledge) -> Updates:
-        """The updates `(m, d)` that the attackers send instead of their own."""
+        """The updates `(m, d)` that the attackers send instead of their own, which are not written to."""
+        ...
+
+
+@runtime_checkable
+class RememberingAttack(Protocol):
+    """An update attack that learns over the rounds."""
+
+    def remember(self, knowledge: Knowledge) -> Mapping[str, Tensor]:
+        """The new memory, from `knowledge.memory` and this round's updates; the attack then finds it in its knowledge.
+
+        It goes into checkpoints, so nothing else may be remembered.
+        """
         ...

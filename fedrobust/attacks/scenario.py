@@ -4,18 +4,25 @@ Who is malicious is fixed by the scenario's seed. It is known here (the attacker
 aggregation rule ever sees it.
 """
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
 from annotated_types import Gt, Lt
+from torch import Tensor
 
-from fedrobust.attacks.base import DataAttack, Knowledge, LossAttack, UpdateAttack
+from fedrobust.aggregators.base import Aggregate, State, named_state, state_of
+from fedrobust.attacks.base import LEVELS, DataAttack, Knowledge, Level, LossAttack, RememberingAttack, UpdateAttack
 from fedrobust.attacks.schedule import Schedule
 from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
 from fedrobust.component import FieldError, Index, component
 from fedrobust.seeds import torch_generator
-from fedrobust.types import Updates, Weights
+from fedrobust.types import Updates, Vector, Weights
+
+_MEMORY = "attack"
+"""The adversary's part of what a federation remembers."""
 
 
 @component
@@ -31,6 +38,8 @@ class Attack:
         data: what they do to their own examples, or `null`.
         loss: what they do to their objective, or `null`.
         update: what they do to their updates before the server sees them, or `null`.
+        knowledge: what an update attack may know besides the attackers' own updates: nothing (`own`), the updates of
+            benign clients (`benign`), these and the server's rule and last step (`server`).
     """
 
     num_malicious: Index | None = None
@@ -41,14 +50,18 @@ class Attack:
     data: DataAttack | None = None
     loss: LossAttack | None = None
     update: UpdateAttack | None = None
+    knowledge: Level = "own"
 
     def __post_init__(self) -> None:
-        """Check that the malicious clients are given exactly once."""
+        """Check that the malicious clients are given exactly once, and know what their attack needs."""
         given = (self.num_malicious, self.malicious_fraction, self.malicious_clients)
         if sum(value is not None for value in given) != 1:
             raise FieldError("num_malicious", "must be given, or malicious_fraction, or malicious_clients; exactly one")
         if self.malicious_clients is not None and len(set(self.malicious_clients)) != len(self.malicious_clients):
             raise FieldError("malicious_clients", f"must not repeat a client, got {self.malicious_clients}")
+        if self.update is not None and LEVELS.index(self.knowledge) < LEVELS.index(self.update.needs):
+            enough = " or ".join(LEVELS[LEVELS.index(self.update.needs) :])
+            raise FieldError("knowledge", f"must be {enough} for {type(self.update).__name__}, got {self.knowledge!r}")
 
     def choose_malicious(self, num_clients: int, seed: int) -> tuple[int, ...]:
         """The ids of the malicious clients, sorted.
@@ -73,11 +86,48 @@ class Attack:
 
 
 @dataclass(frozen=True)
+class ServerView:
+    """All there is to know of the server in a round; attackers get of it what their `knowledge` grants.
+
+    Attributes:
+        weights: `(n,)`, summing to 1: what the server will really give each client.
+        learning_rate: η.
+        answer: what its rule makes of these updates `(n, d)`.
+        memory: what the federation remembers.
+    """
+
+    weights: Weights
+    learning_rate: float
+    answer: Callable[[Updates], Aggregate]
+    memory: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What attackers did to a round's updates.
+
+    Attributes:
+        rows: the rows that were changed.
+        memory: what the attackers remember now.
+    """
+
+    rows: tuple[int, ...]
+    memory: State
+
+
+@dataclass(frozen=True)
 class Adversary:
-    """The malicious clients of one scenario, as they act round by round."""
+    """The malicious clients of one scenario, as they act round by round.
+
+    Attributes:
+        attack: what they do.
+        malicious: their ids, ascending.
+        seed: the scenario's.
+    """
 
     attack: Attack
     malicious: tuple[int, ...]
+    seed: int = 0
 
     def attackers(self, round_number: int) -> tuple[int, ...]:
         """The ids of the clients that attack in this round if they take part."""
@@ -96,31 +146,68 @@ class Adversary:
         """The training programme of an attacking client."""
         return self.attack.training.applied_to(benign)
 
-    def corrupt(
-        self,
-        clients: tuple[int, ...],
-        updates: Updates,
-        weights: Weights,
-        server_learning_rate: float,
-        round_number: int,
-    ) -> tuple[int, ...]:
+    def corrupt(self, clients: tuple[int, ...], updates: Updates, server: ServerView, round_number: int) -> Corruption:
         """Let this round's attackers replace their rows of `updates` `(n, d)`, in place.
 
         Args:
             clients: the client id of each row.
             updates: client updates, changed in the attackers' rows.
-            weights: `(n,)`, summing to 1: what the server will really give each client.
-            server_learning_rate: η.
+            server: what there is to know of the server.
             round_number: which round it is.
-
-        Returns:
-            The rows that were changed.
         """
-        attackers = self.attackers(round_number)
+        memory = state_of(_MEMORY, server.memory)
+        attack, attackers = self.attack.update, self.attackers(round_number)
         rows = tuple(row for row, client in enumerate(clients) if client in attackers)
-        if self.attack.update is None or not rows:
-            return ()
-        chosen = torch.tensor(rows, device=updates.device)
-        knowledge = Knowledge(updates[chosen], weights[chosen.to(weights.device)], server_learning_rate)
-        updates[chosen] = self.attack.update(knowledge)
-        return rows
+        if attack is None or not rows:
+            return Corruption((), memory)
+        knowledge = self._knowledge(attack, clients, rows, updates, server, round_number)
+        if isinstance(attack, RememberingAttack):
+            memory = {**memory, **attack.remember(knowledge)}
+            knowledge = dataclasses.replace(knowledge, memory=memory)
+        updates[list(rows)] = attack(knowledge)
+        return Corruption(rows, memory)
+
+    def remember(self, corruption: Corruption, step: Vector) -> State:
+        """What goes into the federation's memory after a `step` `(d,)` of the global model; often nothing."""
+        memory = dict(corruption.memory)
+        if self.malicious and getattr(self.attack.update, "uses_last_step", False):
+            memory["last_step"] = step
+        return named_state(_MEMORY, memory)
+
+    def _knowledge(
+        self,
+        attack: UpdateAttack,
+        clients: tuple[int, ...],
+        rows: tuple[int, ...],
+        updates: Updates,
+        server: ServerView,
+        round_number: int,
+    ) -> Knowledge:
+        """What is granted and of use; the rest is not even copied."""
+        level = min(LEVELS.index(self.attack.knowledge), LEVELS.index(attack.uses))
+        memory = state_of(_MEMORY, server.memory)
+        own = list(rows)
+        knowledge = Knowledge(
+            updates[own],
+            server.weights[own],
+            server.learning_rate,
+            len(clients),
+            memory=memory,
+            generator=torch_generator(self.seed, "update attack", round_number),
+        )
+        if level >= LEVELS.index("benign"):
+            others = [row for row in range(len(clients)) if row not in rows]
+            knowledge = dataclasses.replace(
+                knowledge,
+                benign_updates=updates[others],
+                benign_weights=server.weights[others],
+                benign_clients=tuple(clients[row] for row in others),
+            )
+        if level < LEVELS.index("server"):
+            return knowledge
+
+        def answer(sent: Updates) -> Tensor:
+            updates[own] = sent  # they are about to be replaced anyway
+            return server.answer(updates).update
+
+        return dataclasses.replace(knowledge, answer=answer, last_step=memory.get("last_step"))

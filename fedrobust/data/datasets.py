@@ -1,14 +1,14 @@
 """The data sets that a config can name.
 
 Each is a component with `load(data_root, device) -> Dataset`. Two come with scikit-learn and need no files; the others
-are read, and if need be downloaded, by torchvision. Which examples a limited or split data set holds never depends on a
-scenario's seed: every scenario sees the same data.
+are read, and if need be downloaded, by torchvision. Traffic signs, photographs, malware and text have modules of their
+own beside this one. Which examples a limited or split data set holds never depends on a scenario's seed: every scenario
+sees the same data.
 """
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from fedrobust.component import Count, component
 from fedrobust.data.augmentation import RandomCropFlip
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.data.files import DataError, TorchvisionName, find_data_root, read_torchvision, read_writers
-from fedrobust.seeds import derive_seed, torch_generator
+from fedrobust.data.splits import first_of_shuffle, stratified_split
 
 __all__ = [
     "CIFAR10",
@@ -29,9 +29,6 @@ __all__ = [
     "Examples",
     "FashionMNIST",
 ]
-
-SPLIT_SEED = 0
-"""Fixes the train/test split of the embedded sets and the shuffle of the limited ones, whatever the scenario's seed."""
 
 
 @runtime_checkable
@@ -64,7 +61,7 @@ class Digits:
 
         inputs, labels = load_digits(return_X_y=True)
         images = torch.from_numpy(inputs).float().reshape(-1, 1, 8, 8) / 16
-        train, test = _stratified_split("digits", images, torch.from_numpy(labels).long(), self.num_test)
+        train, test = stratified_split("digits", images, torch.from_numpy(labels).long(), self.num_test)
         mean, std = train.inputs.mean().view(1, 1, 1), train.inputs.std(correction=0).view(1, 1, 1)
         return Dataset("digits", train, test, 10, "image", mean, std).to(device)
 
@@ -90,7 +87,7 @@ class BreastCancer:
 
         inputs, labels = load_breast_cancer(return_X_y=True)
         features = torch.from_numpy(inputs).float()
-        train, test = _stratified_split("breast_cancer", features, torch.from_numpy(labels).long(), self.num_test)
+        train, test = stratified_split("breast_cancer", features, torch.from_numpy(labels).long(), self.num_test)
         mean, std = train.inputs.mean(dim=0), train.inputs.std(dim=0, correction=0)
         return Dataset("breast_cancer", train, test, 2, "tabular", mean, std).to(device)
 
@@ -118,7 +115,7 @@ class MNIST:
         """
         root = find_data_root(data_root)
         images, labels = read_torchvision("MNIST", root, train=True)
-        kept = _first_of_shuffle("MNIST", "train", len(labels), self.num_train)
+        kept = first_of_shuffle("MNIST", "train", len(labels), self.num_train)
         writers = read_writers(root, labels)
         return Dataset(
             name="mnist",
@@ -203,32 +200,8 @@ class CIFAR10:
 
 def _read_limited(name: TorchvisionName, root: Path, part: str, limit: int | None) -> Examples:
     images, labels = read_torchvision(name, root, train=part == "train")
-    kept = _first_of_shuffle(name, part, len(labels), limit)
+    kept = first_of_shuffle(name, part, len(labels), limit)
     return _scaled(images[kept], labels[kept])
-
-
-def _first_of_shuffle(name: str, part: str, num_available: int, limit: int | None) -> Tensor:
-    """Indices: of all examples if there is no limit, else the first of a shuffle, so that less is a part of more."""
-    if limit is None:
-        return torch.arange(num_available)
-    if limit > num_available:
-        raise ValueError(f"num_{part}={limit} is more than the {num_available} {part} examples of {name}")
-    return torch.randperm(num_available, generator=torch_generator(SPLIT_SEED, "limit", name, part))[:limit]
-
-
-def _stratified_split(name: str, inputs: Tensor, labels: Tensor, num_test: int) -> tuple[Examples, Examples]:
-    from sklearn.model_selection import train_test_split
-
-    num_classes = int(labels.max()) + 1
-    if not num_classes <= num_test <= len(labels) - num_classes:
-        raise ValueError(
-            f"num_test={num_test} must leave one training and one test example a class: "
-            f"{num_classes} to {len(labels) - num_classes} of {len(labels)}"
-        )
-    seed = derive_seed(SPLIT_SEED, "split", name) % 2**32  # scikit-learn takes 32 bits
-    train, test = train_test_split(np.arange(len(labels)), test_size=num_test, stratify=labels, random_state=seed)
-    examples = Examples(inputs, labels)
-    return examples.subset(torch.from_numpy(train)), examples.subset(torch.from_numpy(test))
 
 
 def _scaled(images: Tensor, labels: Tensor) -> Examples:

@@ -14,7 +14,8 @@ class Examples:
     """Labelled examples.
 
     Attributes:
-        inputs: `(N, C, H, W)` float32 raw images in [0, 1], or `(N, F)` float32 raw features.
+        inputs: `(N, C, H, W)` float32 raw images in [0, 1], `(N, F)` float32 raw features, or `(N, L)` float32 word
+            numbers.
         labels: `(N,)` int64.
 
     Raises:
@@ -57,22 +58,24 @@ class Dataset:
         train: what is split over the clients.
         test: what the global model is evaluated on.
         num_classes: labels are `0 .. num_classes - 1`.
-        kind: whether inputs are images or feature vectors.
-        mean: `(C, 1, 1)` per channel, or `(F,)` per feature.
+        kind: whether inputs are images, feature vectors or texts.
+        mean: `(C, 1, 1)` per channel, or `(F,)` per feature; zero for texts, with a `std` of one.
         std: as `mean`.
         augmentation: what training does to each batch of images, or `None`.
         writers: `(N_train,)` int64, who wrote each training example, or `None` where that is not known.
+        vocabulary_size: words of a text are numbers below this; `None` for what is no text.
     """
 
     name: str
     train: Examples
     test: Examples
     num_classes: int
-    kind: Literal["image", "tabular"]
+    kind: Literal["image", "tabular", "text"]
     mean: Tensor
     std: Tensor
     augmentation: RandomCropFlip | None = None
     writers: Tensor | None = None
+    vocabulary_size: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

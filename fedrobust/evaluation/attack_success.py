@@ -1,40 +1,56 @@
-"""Attack success: how often the trigger makes the model say the target label.
+"""Attack success: how often the model says of a triggered input what the attackers want.
 
-The rate counts triggered test examples whose true class is *not* the target (or, for an attack on one source class,
-the examples of that class). Counting the target's own examples would credit an attack with what a clean model does.
+The rate counts test examples whose true class is *not* the one that the attackers want. Counting the target's own
+examples would credit an attack with what a clean model does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from fedrobust.attacks.base import DataAttack
-from fedrobust.attacks.triggers import Trigger, union
+from fedrobust.attacks.triggers import Stamp
 from fedrobust.data.datasets import Examples
 from fedrobust.evaluation.predictor import Predictor
 
 
 @dataclass(frozen=True)
 class AttackSuccess:
-    """Rates in [0, 1]: of the global trigger, and of each part that single attackers stamp."""
+    """Rates in [0, 1], `None` for an attack that wants no class in particular.
 
-    global_trigger: float
-    local_triggers: list[float]
+    Attributes:
+        global_trigger: of the whole trigger; of inputs as they are, for an attack without a trigger.
+        local_triggers: of each part that single attackers stamp, or `None` for an attack without a trigger.
+    """
+
+    global_trigger: float | None
+    local_triggers: list[float] | None
 
 
 def measure_attack_success(predictor: Predictor, attack: DataAttack, examples: Examples) -> AttackSuccess:
     """Stamp the triggers on the examples that count, and look at the predictions."""
-    victims = examples.inputs[attack.is_success_candidate(examples.labels)]
+    wanted = attack.wanted_labels(examples)
+    if wanted is None:
+        return AttackSuccess(None, None)
+    victims = wanted != examples.labels
+    inputs, wanted = examples.inputs[victims], wanted[victims]
     parts = attack.local_triggers(tuple(examples.inputs.shape[1:]))
-    whole = success_rate(predictor, victims, union(parts), attack.target_label)
-    if len(parts) == 1:
-        return AttackSuccess(whole, [whole])
-    return AttackSuccess(whole, [success_rate(predictor, victims, part, attack.target_label) for part in parts])
+    whole = success_rate(predictor, stamp_all(parts, inputs), wanted)
+    if len(parts) < 2:
+        return AttackSuccess(whole, [whole] * len(parts) or None)
+    return AttackSuccess(whole, [success_rate(predictor, part.stamp(inputs), wanted) for part in parts])
 
 
-def success_rate(predictor: Predictor, victims: Tensor, trigger: Trigger, target_label: int) -> float:
-    """Fraction of `victims` that the model takes for the target once stamped; NaN if there are none."""
-    if len(victims) == 0:
+def stamp_all(parts: Sequence[Stamp], inputs: Tensor) -> Tensor:
+    """The inputs with the whole trigger."""
+    for part in parts:
+        inputs = part.stamp(inputs)
+    return inputs
+
+
+def success_rate(predictor: Predictor, shown: Tensor, wanted: Tensor) -> float:
+    """Fraction of the inputs `shown` that the model takes for what is `wanted` `(N,)`; NaN if there are none."""
+    if len(shown) == 0:
         return float("nan")
-    predicted = predictor.logits(trigger.stamp(victims)).argmax(dim=1)
-    return float((predicted == target_label).double().mean())
+    return float((predictor.logits(shown).argmax(dim=1) == wanted).double().mean())

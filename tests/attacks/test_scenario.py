@@ -3,9 +3,28 @@
 import pytest
 import torch
 
-from fedrobust.attacks import Adversary, Attack, ModelReplacement, Schedule
+from fedrobust.aggregators import Mean
+from fedrobust.attacks import (
+    ALIE,
+    IPM,
+    Adversary,
+    Attack,
+    Knowledge,
+    Mimic,
+    ModelReplacement,
+    Neurotoxin,
+    OptimisedIPM,
+    ProjectedGradient,
+    Schedule,
+    ServerView,
+)
 from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
 from fedrobust.component import FieldError
+
+
+def view(n: int, **memory: torch.Tensor) -> ServerView:
+    """A server that averages n clients, with what it remembers."""
+    return ServerView(torch.full((n,), 1 / n, dtype=torch.float64), 1.0, Mean(), memory)
 
 
 def test_malicious_clients_are_drawn_by_seed_or_named():
@@ -56,13 +75,12 @@ def test_only_the_rows_of_this_rounds_attackers_change():
         update=ModelReplacement(scale_factor=10.0),
     )
     adversary = Adversary(attack, (2, 5))
-    clients, weights = (1, 2, 5, 9), torch.full((4,), 0.25, dtype=torch.float64)
-    updates = torch.ones(4, 3)
-    assert adversary.corrupt(clients, updates, weights, 1.0, round_number=2) == ()
+    clients, updates = (1, 2, 5, 9), torch.ones(4, 3)
+    assert adversary.corrupt(clients, updates, view(4), round_number=2).rows == ()
     assert torch.equal(updates, torch.ones(4, 3))
-    assert adversary.corrupt(clients, updates, weights, 1.0, round_number=3) == (1,)
+    assert adversary.corrupt(clients, updates, view(4), round_number=3).rows == (1,)
     assert updates[:, 0].tolist() == [1, 10, 1, 1]
-    assert adversary.corrupt(clients, updates, weights, 1.0, round_number=4) == (2,)
+    assert adversary.corrupt(clients, updates, view(4), round_number=4).rows == (2,)
     assert updates[:, 0].tolist() == [1, 10, 10, 1]
     assert adversary.rank(5) == 1
 
@@ -73,3 +91,89 @@ def test_forced_attackers_are_those_of_the_round():
     assert Adversary(attack, (3, 8)).forced(5) == ()
     sampled = Attack(num_malicious=2, schedule=Schedule(rounds=[4]))
     assert Adversary(sampled, (3, 8)).forced(4) == ()
+
+
+class Spy:
+    """An update attack that keeps what it was told, and changes nothing."""
+
+    needs, uses_last_step = "own", True
+
+    def __init__(self, uses: str) -> None:
+        self.uses = uses
+        self.told: list[Knowledge] = []
+
+    def __call__(self, knowledge: Knowledge) -> torch.Tensor:
+        self.told.append(knowledge)
+        if knowledge.answer is not None:
+            knowledge.answer(torch.full_like(knowledge.own_updates, 100.0))
+        return knowledge.own_updates
+
+
+@pytest.mark.parametrize("granted", ["own", "benign", "server"])
+@pytest.mark.parametrize("uses", ["own", "benign", "server"])
+def test_attackers_are_told_what_is_granted_and_of_use_and_no_more(granted, uses):
+    """Rows 0, 2 and 3 are benign; what an attack asks of the server leaves no trace in the updates."""
+    spy = Spy(uses)
+    adversary = Adversary(Attack(malicious_clients=[2], update=spy, knowledge=granted), (2,), seed=3)
+    updates = torch.arange(12.0).reshape(4, 3)
+    step = torch.tensor([1.0, 2.0, 3.0])
+    seen = view(4, **{"attack.last_step": step, "rule.centre": torch.zeros(3)})
+    corruption = adversary.corrupt((1, 2, 5, 9), updates, seen, round_number=1)
+    assert corruption.rows == (1,)
+    assert torch.equal(updates, torch.arange(12.0).reshape(4, 3))
+    (told,) = spy.told
+    assert (told.own_updates.tolist(), told.num_clients) == ([[3, 4, 5]], 4)
+    level = min(["own", "benign", "server"].index(one) for one in (granted, uses))
+    if level == 0:
+        assert told.benign_updates is told.benign_weights is told.benign_clients is None
+    else:
+        assert told.benign_updates.tolist() == [[0, 1, 2], [6, 7, 8], [9, 10, 11]]
+        assert told.benign_clients == (1, 5, 9)
+        assert told.benign_weights.tolist() == [0.25] * 3
+    if level < 2:
+        assert told.answer is told.last_step is None
+    else:
+        assert told.last_step is step
+        torch.testing.assert_close(told.answer(torch.zeros(1, 3)), torch.tensor([15.0, 18, 21]) / 4)
+
+
+def test_the_last_step_is_kept_only_for_attackers_who_ask():
+    """And never where nobody is malicious: a benign run remembers nothing of an attack."""
+    step, nothing = torch.ones(3), Adversary(Attack(num_malicious=0, update=Neurotoxin(), knowledge="server"), ())
+    asking = Adversary(Attack(malicious_clients=[0], update=Neurotoxin(), knowledge="server"), (0,))
+    silent = Adversary(Attack(malicious_clients=[0], update=ALIE()), (0,))
+    updates = torch.ones(2, 3)
+    assert dict(asking.remember(asking.corrupt((0, 1), updates, view(2), 1), step)) == {"attack.last_step": step}
+    for one in (nothing, silent):
+        assert dict(one.remember(one.corrupt((0, 1), updates, view(2), 1), step)) == {}
+
+
+def test_what_attackers_learned_outlives_rounds_in_which_they_are_not_sampled():
+    adversary = Adversary(Attack(malicious_clients=[0], update=Mimic(), knowledge="benign"), (0,))
+    first = adversary.corrupt((0, 1, 2), torch.eye(3), view(3), 1)
+    memory = adversary.remember(first, torch.zeros(3))
+    absent = adversary.corrupt((1, 2), torch.eye(3)[1:], view(2, **memory), 2)
+    assert adversary.remember(absent, torch.zeros(3)) == memory
+    again = adversary.corrupt((0, 1, 2), torch.eye(3), view(3, **memory), 3)
+    assert again.memory["mimicked"][0] == 2
+
+
+@pytest.mark.parametrize(
+    ("update", "knowledge", "text"),
+    [
+        (Mimic(), "own", "knowledge: must be benign or server for Mimic, got 'own'"),
+        (ProjectedGradient(), "own", "knowledge: must be benign or server for ProjectedGradient, got 'own'"),
+        (OptimisedIPM(), "benign", "knowledge: must be server for OptimisedIPM, got 'benign'"),
+        (Neurotoxin(), "benign", "knowledge: must be server for Neurotoxin, got 'benign'"),
+        (IPM(), "all", "knowledge: must be 'own', 'benign' or 'server', got 'all'"),
+    ],
+)
+def test_an_attack_says_what_it_must_know(update, knowledge, text):
+    with pytest.raises(FieldError) as refusal:
+        Attack(num_malicious=1, update=update, knowledge=knowledge)
+    assert str(refusal.value) == text
+    Attack(num_malicious=1, update=update, knowledge="server")
+
+
+def test_a_norm_of_ones_own_needs_no_knowledge():
+    Attack(num_malicious=1, update=ProjectedGradient(max_norm=2.0))

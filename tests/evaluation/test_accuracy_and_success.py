@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from fedrobust.attacks import DBA, BadNets, Patch, PatchGrid
+from fedrobust.attacks import DBA, BadNets, LabelFlip, Patch, PatchGrid
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.evaluation.accuracy import measure_accuracy
 from fedrobust.evaluation.attack_success import measure_attack_success
@@ -72,6 +72,27 @@ def test_one_source_class():
         trigger=Patch(height=1, width=1, left=1, value=0.9), target_label=1, source_label=2, poison_rate=0.5
     )
     assert measure_attack_success(predictor(examples), attack, examples).global_trigger == 0.0
+
+
+def test_without_a_trigger_inputs_are_shown_as_they_are():
+    """Class 2 -> 1: of the two 2s the model takes one for a 1; the 1 that it takes for a 1 does not count."""
+    examples = pixels([[0, 0.9, 0.5, 0], [0, 0, 0.5, 0], [0, 0.9, 0, 0], [0, 0.9, 0, 0]], [2, 2, 1, 0])
+    success = measure_attack_success(predictor(examples), LabelFlip(target_label=1, source_label=2), examples)
+    assert success.global_trigger == 0.5
+    assert success.local_triggers is None
+
+
+def test_what_is_wanted_may_differ_by_class():
+    """Four classes mirrored: 0 -> 3, 1 -> 2, 2 -> 1, 3 -> 0; the model answers 3, 1, 1, 0, so three of four."""
+    examples = pixels([[0.0, 0, 0, 1], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]], [0, 1, 2, 3])
+    attack = LabelFlip(flip="inverse", num_classes=4)
+    assert measure_attack_success(predictor(examples), attack, examples).global_trigger == 0.75
+
+
+def test_an_attack_that_wants_no_class_has_no_success_rate():
+    examples = pixels([[0.0, 0, 0, 1]], [0])
+    success = measure_attack_success(predictor(examples), LabelFlip(flip="random", num_classes=4), examples)
+    assert (success.global_trigger, success.local_triggers) == (None, None)
 
 
 def test_triggers_come_before_normalisation():

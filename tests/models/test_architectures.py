@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional
 
-from fedrobust.models import DBACNN, MLP, Architecture, Logistic, ResNet18
+from fedrobust.models import DBACNN, MLP, Architecture, Logistic, ResNet18, SmallCNN
 from fedrobust.seeds import seeded_initialisation
 
 Shape = tuple[int, ...]
@@ -17,6 +17,7 @@ SMALL: list[tuple[Architecture, Shape]] = [
     (MLP(hidden_sizes=[16, 8]), (1, 8, 8)),
     (DBACNN(), (1, 28, 28)),
     (ResNet18(width=8, num_groups=4), (3, 16, 16)),
+    (SmallCNN(channels=[4, 8], hidden_size=16), (3, 9, 8)),
 ]
 
 
@@ -57,6 +58,9 @@ def resnet18_count(width: int, num_channels: int, num_classes: int) -> int:
         (ResNet18(norm="batch"), (3, 32, 32), 10, 11_173_962),
         (ResNet18(), (3, 32, 32), 10, 11_173_962),
         (ResNet18(width=8, num_groups=4), (1, 16, 16), 7, resnet18_count(8, 1, 7)),
+        (SmallCNN(), (3, 32, 32), 43, (27 * 16 + 16) + (9 * 16 * 32 + 32) + (2048 * 128 + 128) + (128 * 43 + 43)),
+        (SmallCNN(), (3, 32, 32), 43, 272_907),
+        (SmallCNN(channels=[5]), (1, 9, 8), 10, (9 * 5 + 5) + (5 * 4 * 4 * 128 + 128) + (128 * 10 + 10)),
     ],
 )
 def test_parameter_counts(architecture: Architecture, shape: Shape, num_classes: int, expected: int) -> None:

@@ -1,6 +1,9 @@
 """Attacks on an attacker's own examples."""
 
 from fedrobust.attacks.data.badnets import BadNets
+from fedrobust.attacks.data.clean_label import CleanLabelBackdoor
 from fedrobust.attacks.data.dba import DBA
+from fedrobust.attacks.data.edge_case import EdgeCase
+from fedrobust.attacks.data.label_flip import LabelFlip
 
-__all__ = ["DBA", "BadNets"]
+__all__ = ["DBA", "BadNets", "CleanLabelBackdoor", "EdgeCase", "LabelFlip"]

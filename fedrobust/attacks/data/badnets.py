@@ -9,7 +9,7 @@ batch can be given instead of a rate, so that it compares with DBA.
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.data.dirty_label import PoisonRate, may_be_poisoned, poison_first, poison_fraction
+from fedrobust.attacks.data.dirty_label import PoisonRate, check_classes, poison_first, poison_fraction, wanted_labels
 from fedrobust.attacks.triggers import Trigger, TriggerShape, union
 from fedrobust.component import Count, FieldError, Index, component
 from fedrobust.data.datasets import Examples
@@ -20,7 +20,7 @@ class BadNets:
     """Every attacker stamps the whole trigger.
 
     Attributes:
-        trigger: where the trigger lies.
+        trigger: what it looks like and where it lies.
         target_label: the class that triggered inputs should be taken for.
         source_label: attack this class alone; `None` attacks all others (all-to-one).
         poison_rate: fraction of the attacker's local examples that are poisoned, a fresh choice every round.
@@ -37,8 +37,7 @@ class BadNets:
         """Check that the amount of poison is given once."""
         if (self.poison_rate is None) == (self.poison_count is None):
             raise FieldError("poison_rate", "must be given, or poison_count, and not both")
-        if self.source_label is not None and self.source_label == self.target_label:
-            raise FieldError("source_label", f"must differ from target_label, got {self.source_label} for both")
+        check_classes(self.target_label, self.source_label)
 
     def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Trigger, ...]:
         """The whole trigger, as the only part."""
@@ -63,6 +62,6 @@ class BadNets:
         trigger = self.trigger_of(attacker, tuple(batch.inputs.shape[1:]))
         return poison_first(batch, trigger, self.target_label, self.source_label, self.poison_count)
 
-    def is_success_candidate(self, labels: Tensor) -> Tensor:
-        """Test examples of the source class, or of every class but the target."""
-        return may_be_poisoned(labels, self.target_label, self.source_label)
+    def wanted_labels(self, test: Examples) -> Tensor:
+        """The target, for test examples of the source class, or of every class but the target."""
+        return wanted_labels(test.labels, self.target_label, self.source_label)

@@ -7,7 +7,7 @@ class.
 """
 
 from fedrobust.attacks.data.badnets import BadNets
-from fedrobust.attacks.triggers import Trigger
+from fedrobust.attacks.triggers import Trigger, check_disjoint
 from fedrobust.component import component
 
 
@@ -16,5 +16,11 @@ class DBA(BadNets):
     """Attacker i stamps part i (modulo the number of parts); the global trigger is the union of the parts."""
 
     def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Trigger, ...]:
-        """The parts, disjoint by construction of the shape."""
-        return self.trigger.triggers(input_shape)
+        """The parts.
+
+        Raises:
+            FieldError: parts that are not disjoint.
+        """
+        parts = self.trigger.triggers(input_shape)
+        check_disjoint(parts)
+        return parts

@@ -5,9 +5,9 @@ https://arxiv.org/abs/1807.00459
 Departs: the paper assumes equal weights, s = n/η; here s follows from the weight that the server really gives.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from fedrobust.attacks.base import Knowledge
+from fedrobust.attacks.base import Knowledge, Level
 from fedrobust.component import Positive, component
 from fedrobust.types import Updates
 
@@ -23,6 +23,9 @@ class ModelReplacement:
 
     scale_factor: Positive | Literal["auto"] = "auto"
     max_norm: Positive | None = None
+
+    needs: ClassVar[Level] = "own"
+    uses: ClassVar[Level] = "own"
 
     def __call__(self, knowledge: Knowledge) -> Updates:
         """The scaled updates `(m, d)`; buffers are never scaled."""

@@ -16,7 +16,7 @@ def shoot(weights: list[float], attackers: list[int], eta: float, attack: ModelR
     w = torch.tensor(weights, dtype=torch.float64)
     w = w / w.sum()
     updates = torch.zeros(len(weights), D, dtype=torch.float64)
-    updates[attackers] = attack(Knowledge(x - g, w[attackers], eta))
+    updates[attackers] = attack(Knowledge(x - g, w[attackers], eta, len(weights)))
     return g + eta * (w.unsqueeze(1) * updates).sum(dim=0), g, x
 
 
@@ -40,7 +40,7 @@ def test_a_factor_that_ignores_the_real_weight_misses():
 def test_the_dba_papers_factor_is_the_automatic_one():
     """100 = 1/(0.1 x 1/10): ten equal clients, server learning rate 0.1."""
     own = torch.ones(1, D, dtype=torch.float64)
-    knowledge = Knowledge(own, torch.tensor([0.1], dtype=torch.float64), 0.1)
+    knowledge = Knowledge(own, torch.tensor([0.1], dtype=torch.float64), 0.1, 10)
     torch.testing.assert_close(ModelReplacement()(knowledge), ModelReplacement(scale_factor=100.0)(knowledge))
 
 
@@ -48,12 +48,12 @@ def test_train_and_scale_stops_at_the_bound():
     """Norms 1 and 10 with s = 10 each and a bound of 5: both end at 5, in their own directions."""
     own = torch.zeros(2, D)
     own[0, 0], own[1, 1] = 1.0, 10.0
-    sent = ModelReplacement(scale_factor=10.0, max_norm=5.0)(Knowledge(own, torch.tensor([0.5, 0.5]), 1.0))
+    sent = ModelReplacement(scale_factor=10.0, max_norm=5.0)(Knowledge(own, torch.tensor([0.5, 0.5]), 1.0, 2))
     torch.testing.assert_close(sent.norm(dim=1), torch.tensor([5.0, 5.0]))
     assert float(sent[0, 0]) == 5.0
     assert float(sent[1, 1]) == 5.0
 
 
 def test_a_zero_update_stays_zero():
-    sent = ModelReplacement(max_norm=1.0)(Knowledge(torch.zeros(1, D), torch.tensor([0.1]), 1.0))
+    sent = ModelReplacement(max_norm=1.0)(Knowledge(torch.zeros(1, D), torch.tensor([0.1]), 1.0, 10))
     assert torch.equal(sent, torch.zeros(1, D))

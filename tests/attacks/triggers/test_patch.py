@@ -1,10 +1,10 @@
-"""Triggers against a pixel-by-pixel loop, and the layout that the DBA paper's code lists."""
+"""Patches against a pixel-by-pixel loop, and the layout that the DBA paper's code lists."""
 
 import pytest
 import torch
 
-from fedrobust.attacks import Patch, PatchGrid
-from fedrobust.attacks.triggers import Trigger, union
+from fedrobust.attacks import Patch, PatchGrid, Pixels
+from fedrobust.attacks.triggers import union
 from fedrobust.component import FieldError
 
 
@@ -71,7 +71,31 @@ def test_a_trigger_outside_the_picture_is_refused(shape, trigger, text):
         trigger.triggers(shape)
 
 
-def test_triggers_of_different_values_are_not_joined():
-    mask = torch.ones(2, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"different values cannot be joined: 0\.5 and 1\.0"):
-        Trigger(mask, 0.5) | Trigger(mask, 1.0)
+def test_pixels_count_from_both_ends():
+    """[-1, -2] of a 4x5 picture is [3, 3]; pixel by pixel, a colour for each channel."""
+    images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    colour = [1.0, 0.5, 0.0]
+    (trigger,) = Pixels(pixels=[[0, 1], [-1, -2]], value=colour).triggers((3, 4, 5))
+    expected = images.clone()
+    for channel, value in enumerate(colour):
+        expected[:, channel, 0, 1] = value
+        expected[:, channel, 3, 3] = value
+    assert torch.equal(trigger.stamp(images), expected)
+    assert trigger.mask.nonzero().tolist() == [[0, 1], [3, 3]]
+
+
+@pytest.mark.parametrize("pixels", [[], [[1]], [[1, 2, 3]]])
+def test_pixels_are_pairs(pixels):
+    with pytest.raises(FieldError, match=r"pixels: must be a list of \[row, column\], at least one, got"):
+        Pixels(pixels=pixels)
+
+
+@pytest.mark.parametrize("pixel", [[8, 0], [0, 8], [-9, 0]])
+def test_a_pixel_outside_is_refused(pixel):
+    with pytest.raises(FieldError, match=r"must lie within the 8x8 picture, got pixel"):
+        Pixels(pixels=[pixel]).triggers((1, 8, 8))
+
+
+def test_a_colour_needs_its_channels():
+    with pytest.raises(FieldError, match=r"trigger.value: must be one number, or one for each of 1 channels"):
+        Patch(value=[1.0, 0.0, 0.0]).triggers((1, 8, 8))

@@ -1,0 +1,181 @@
+"""Every update attack against five rules: 20 of 100 clients malicious, on MNIST.
+
+    python experiments/update_attacks/run.py [--seeds 0 1 2] [--data-root FOLDER] [--quick]
+
+Attacks and rules run as their config files say, but for what `SETTING` and `ATTACKERS` change. Writes `results.jsonl`
+(one line a run, as it ends: a run that is there already is not played again), `table.md` and `clean_accuracy.png`.
+`--quick` plays one seed of a few rounds on digits and writes nothing here.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from fedrobust.attacks import UPDATE_ATTACKS
+from fedrobust.compose import compose_config
+from fedrobust.config import config_folder
+from fedrobust.engines.local import LocalGrid, quiet_flower
+from fedrobust.flower.apps import make_client_app
+from fedrobust.flower.messages import model_record
+from fedrobust.flower.strategy import FederationStrategy
+from fedrobust.records.plot_style import new_figure, save_figure
+from fedrobust.round import Row
+from fedrobust.scenario import build_scenario, prepare
+
+HERE = Path(__file__).parent
+RULES = ("mean", "coordinate_median", "trimmed_mean", "spectral_filter", "sever")
+SETTING = [
+    *["dataset=mnist", "dataset.num_train=6000", "num_clients=100", "client.batch_size=20"],
+    *["model=mlp", "model.hidden_sizes=[32]", "num_rounds=20"],
+]
+QUICK = ["dataset=digits", "num_clients=20", "num_rounds=5"]
+ATTACKERS = ["attack.num_malicious=null", "attack.malicious_fraction=0.2", "attack.schedule.rounds=null"]
+BENIGN = "none"
+
+
+def update_attacks() -> list[str]:
+    """The choices of the group `attack` that are named after an update attack, and first nobody."""
+    named = {kind.__name__.lower() for kind in UPDATE_ATTACKS}
+    paths = sorted((config_folder() / "attack").glob("*.yaml"))
+    return [BENIGN, *(path.stem for path in paths if path.stem.replace("_", "") in named)]
+
+
+def overrides(attack: str, rule: str, seed: int, quick: bool) -> list[str]:
+    """One run: evaluated after its last round. Rules believe what is true, 0.2, as their config files have it."""
+    setting, attackers = QUICK if quick else SETTING, [] if attack == BENIGN else ATTACKERS
+    (num_rounds,) = (one.partition("=")[2] for one in setting if one.startswith("num_rounds"))
+    return [
+        f"attack={attack}",
+        f"aggregator={rule}",
+        f"seed={seed}",
+        f"evaluate_every={num_rounds}",
+        *setting,
+        *attackers,
+    ]
+
+
+def play(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run comes to."""
+    started = time.perf_counter()
+    prepared = prepare(build_scenario(values))
+    federation, rows = prepared.federation, list[Row]()
+    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
+    with quiet_flower():
+        FederationStrategy(federation, rows.append).start(
+            grid, model_record(federation.state.vector, federation.state.buffers), num_rounds=federation.num_rounds
+        )
+    last = rows[-1]
+    return {
+        "clean_accuracy": last["clean_accuracy"],
+        "attack_success_rate": last["attack_success_rate"],
+        "num_rejected": sum(row["num_rejected"] for row in rows),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def read(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Finished runs by attack, rule and seed."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {(row["attack"], row["rule"], row["seed"]): row for row in rows}
+
+
+def figures(
+    results: Mapping[tuple[str, str, int], Mapping[str, Any]], attacks: Sequence[str], seeds: Sequence[int], key: str
+) -> np.ndarray:
+    """`key` as `(attacks, rules, seeds)`; NaN where there is none."""
+    empty: dict[str, Any] = {}
+    values = [
+        [[results.get((attack, rule, seed), empty).get(key) for seed in seeds] for rule in RULES] for attack in attacks
+    ]
+    return np.array(values, dtype=np.float64)
+
+
+def write_table(path: Path | None, attacks: Sequence[str], accuracy: np.ndarray, success: np.ndarray) -> None:
+    """Clean accuracy of all, attack success of the attacks that plant a backdoor; printed, and written to `path`."""
+    parts = [_table("clean accuracy", attacks, accuracy)]
+    backdoors = ~np.isnan(success).all(axis=(1, 2))
+    names = [attack for attack, has in zip(attacks, backdoors, strict=True) if has]
+    parts.append(_table("attack success", names, success[backdoors]))
+    text = "\n\n".join(parts) + "\n"
+    print(text)
+    if path is not None:
+        path.write_text(text)
+
+
+def _table(title: str, attacks: Sequence[str], values: np.ndarray) -> str:
+    lines = [f"| {title} | " + " | ".join(RULES) + " |", "|---" * (1 + len(RULES)) + "|"]
+    for attack, row in zip(attacks, values, strict=True):
+        cells = [f"{100 * cell.mean():.1f} ± {100 * _deviation(cell):.1f} %" for cell in row]
+        lines.append(f"| {attack} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _deviation(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def draw(path: Path, attacks: Sequence[str], accuracy: np.ndarray) -> None:
+    """The clean accuracy as a heat map: mean over seeds, and standard deviation below."""
+    means = accuracy.mean(axis=2)
+    figure = new_figure(8.0, 0.48 * len(attacks) + 1.5)
+    axes = figure.add_subplot()
+    image = axes.imshow(means, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    axes.set_title("Clean accuracy, 20 of 100 clients malicious", loc="left", fontsize=12, fontweight="bold")
+    axes.set_xticks(range(len(RULES)), RULES)
+    axes.set_yticks(range(len(attacks)), attacks)
+    axes.set_xlabel("aggregator")
+    axes.set_ylabel("attack")
+    axes.set_xticks(np.arange(0.5, len(RULES) - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, len(attacks) - 1), minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    for row in range(len(attacks)):
+        for column in range(len(RULES)):
+            text = f"{100 * means[row, column]:.1f} %\n± {100 * _deviation(accuracy[row, column]):.1f}"
+            color = "white" if means[row, column] > 0.6 else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color, linespacing=1.0)
+    figure.colorbar(image, ax=axes, format=lambda value, _: f"{100 * value:.0f} %", label="clean accuracy", shrink=0.5)
+    save_figure(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data-root", help="where MNIST lies; default: FEDROBUST_DATA, else the user's cache folder")
+    parser.add_argument("--quick", action="store_true", help="digits, one seed, 5 rounds")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    seeds = [0] if options.quick else options.seeds
+    attacks, path = update_attacks(), HERE / "results.jsonl"
+    root = [] if options.data_root is None else [f"data_root={options.data_root}"]
+    results = {} if options.quick else read(path)
+    cells = [(attack, rule, seed) for seed in seeds for attack in attacks for rule in RULES]
+    with Progress() as progress:
+        task = progress.add_task("update attacks", total=len(cells))
+        for attack, rule, seed in cells:
+            progress.update(task, description=f"{attack} against {rule}, seed {seed}")
+            if (attack, rule, seed) not in results:
+                values = compose_config(overrides(attack, rule, seed, options.quick) + root)[0]
+                row = {"attack": attack, "rule": rule, "seed": seed, **play(values)}
+                results[attack, rule, seed] = row
+                if not options.quick:
+                    with path.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+            progress.advance(task)
+    accuracy = figures(results, attacks, seeds, "clean_accuracy")
+    success = figures(results, attacks, seeds, "attack_success_rate")
+    write_table(None if options.quick else HERE / "table.md", attacks, accuracy, success)
+    if not options.quick:
+        draw(HERE / "clean_accuracy.png", attacks, accuracy)
+
+
+if __name__ == "__main__":
+    main()

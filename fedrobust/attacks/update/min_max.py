@@ -1,0 +1,103 @@
+"""Min-Max and Min-Sum: as far from the mean as distances between benign updates can hide.
+
+Shejwalkar, Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for Federated
+Learning", NDSS 2021, https://www.ndss-symposium.org/wp-content/uploads/ndss2021_6C-3_24498_paper.pdf
+"""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from fedrobust.attacks.base import Knowledge, Level
+from fedrobust.attacks.update.alie import mean_and_std
+from fedrobust.component import component
+from fedrobust.statistics.gram import inner_products, recentre, robust_gram_matrix, squared_distances
+from fedrobust.types import Updates, Vector
+
+Perturbation = Literal["std", "unit", "sign"]
+
+
+@component
+class MinMax:
+    """All attackers send the mean moved so far that none of the benign is farther from them than from each other.
+
+    Formula: μ + γp with the largest γ for which maxᵢ ‖μ + γp - xᵢ‖ ≤ maxᵢⱼ ‖xᵢ - xⱼ‖; p = -σ, -μ/‖μ‖ or -sign(μ).
+    Source: Shejwalkar and Houmansadr, NDSS 2021,
+        https://www.ndss-symposium.org/wp-content/uploads/ndss2021_6C-3_24498_paper.pdf
+    Departs: γ is the least root of n quadratic equations instead of the limit of the paper's halving search.
+
+    Attributes:
+        perturbation: p: `std`, against the standard deviation of each coordinate; `unit`, against the mean; `sign`,
+            against its signs.
+    """
+
+    perturbation: Perturbation = "std"
+
+    needs: ClassVar[Level] = "own"
+    uses: ClassVar[Level] = "benign"
+
+    def __call__(self, knowledge: Knowledge) -> Updates:
+        """The moved mean, m times `(m, d)`."""
+        points = knowledge.reference_updates
+        mean, direction = _mean_and_direction(points, self.perturbation)
+        gram = robust_gram_matrix(points)
+        limit = float(squared_distances(gram).max())
+        # ‖μ - xᵢ + γp‖² = from_mean + 2γ·along + γ²·square, for each i.
+        from_mean = _squared_distances_to_mean(gram)
+        along = float(mean.double() @ direction.double()) - inner_products(points, direction)
+        square = float(direction.double().square().sum())
+        if square == 0:
+            return mean.expand(len(knowledge.own_updates), -1)
+        roots = (-along + (along.square() + square * (limit - from_mean)).clamp_min(0).sqrt()) / square
+        gamma = max(0.0, float(roots.min()))
+        return (mean + gamma * direction).expand(len(knowledge.own_updates), -1)
+
+
+@component
+class MinSum:
+    """All attackers send the mean moved so far that they are no more outlying, in total, than a benign client.
+
+    Formula: μ + γp with the largest γ for which Σᵢ ‖μ + γp - xᵢ‖² ≤ maxᵢ Σⱼ ‖xᵢ - xⱼ‖²; p = -σ, -μ/‖μ‖ or -sign(μ).
+    Source: Shejwalkar and Houmansadr, NDSS 2021,
+        https://www.ndss-symposium.org/wp-content/uploads/ndss2021_6C-3_24498_paper.pdf
+    Departs: γ is the root of a quadratic equation instead of the limit of the paper's halving search.
+
+    Attributes:
+        perturbation: p: `std`, against the standard deviation of each coordinate; `unit`, against the mean; `sign`,
+            against its signs.
+    """
+
+    perturbation: Perturbation = "std"
+
+    needs: ClassVar[Level] = "own"
+    uses: ClassVar[Level] = "benign"
+
+    def __call__(self, knowledge: Knowledge) -> Updates:
+        """The moved mean, m times `(m, d)`."""
+        points = knowledge.reference_updates
+        mean, direction = _mean_and_direction(points, self.perturbation)
+        gram = robust_gram_matrix(points)
+        limit = float(squared_distances(gram).sum(dim=1).max())
+        # The terms linear in γ add up to zero: Σᵢ ‖μ - xᵢ + γp‖² = Σᵢ ‖μ - xᵢ‖² + n·γ²·‖p‖².
+        room = max(0.0, limit - float(_squared_distances_to_mean(gram).sum()))
+        square = len(points) * float(direction.double().square().sum())
+        gamma = math.sqrt(room / square) if square > 0 else 0.0
+        return (mean + gamma * direction).expand(len(knowledge.own_updates), -1)
+
+
+def _mean_and_direction(points: Updates, perturbation: Perturbation) -> tuple[Vector, Vector]:
+    """μ and p, each `(d,)`."""
+    mean, std = mean_and_std(points)
+    if perturbation == "std":
+        return mean, -std
+    if perturbation == "sign":
+        return mean, -mean.sign()
+    return mean, -mean / mean.norm().clamp_min(1e-30)
+
+
+def _squared_distances_to_mean(gram: Tensor) -> Tensor:
+    """‖xᵢ - μ‖², `(n,)` float64, from a Gram matrix `(n, n)` about any centre."""
+    uniform = torch.full((len(gram),), 1 / len(gram), dtype=torch.float64)
+    return recentre(gram, uniform).diagonal().clamp_min(0)

@@ -1,0 +1,43 @@
+"""Neurotoxin: write the backdoor where honest clients do not write, so that they do not overwrite it.
+
+Zhang, Panda, Song, Yang, Mahoney, Mittal, Gonzalez, Ramchandran, "Neurotoxin: Durable Backdoors in Federated Learning",
+ICML 2022, https://arxiv.org/abs/2206.10341
+"""
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Gt, Lt
+
+from fedrobust.attacks.base import Knowledge, Level
+from fedrobust.component import component
+from fedrobust.types import Updates
+
+
+@component
+class Neurotoxin:
+    """Every attacker sends its update without the coordinates in which the last step of the global model was largest.
+
+    Formula: xₖ ⊙ (1 - mask), mask the ⌊κd⌋ largest |coordinates| of the last step.
+    Source: Zhang et al., ICML 2022, https://arxiv.org/abs/2206.10341
+    Departs: the paper projects in every local step, here the trained update is projected once; in the first round there
+        is no last step, and the update is sent whole.
+
+    Attributes:
+        top_fraction: κ, the fraction of coordinates left to honest clients.
+    """
+
+    top_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
+
+    needs: ClassVar[Level] = "server"
+    uses: ClassVar[Level] = "server"
+    uses_last_step: ClassVar[bool] = True
+
+    def __call__(self, knowledge: Knowledge) -> Updates:
+        """The projected updates `(m, d)`."""
+        if knowledge.last_step is None:
+            return knowledge.own_updates
+        size = knowledge.last_step.to(knowledge.own_updates.device).abs()
+        used = torch.zeros(len(size), dtype=torch.bool, device=size.device)
+        used[size.topk(int(self.top_fraction * len(size) + 1e-9)).indices] = True
+        return knowledge.own_updates.masked_fill(used & (size > 0), 0.0)

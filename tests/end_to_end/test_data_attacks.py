@@ -1,0 +1,90 @@
+"""Attacks on data, on the digits, each beside the same training without malicious clients."""
+
+from pathlib import Path
+
+import pytest
+
+from fedrobust.compose import compose_config
+from fedrobust.engines import Local
+from fedrobust.flower.apps import make_client_app, make_server_app
+from fedrobust.round import Row
+from fedrobust.run import run_config
+from fedrobust.scenario import build_scenario, prepare
+
+SEEDS = range(3)
+
+
+def play(overrides: list[str]) -> Row:
+    """Play the scenario and return the record of its last round."""
+    values, _ = compose_config([*overrides, "evaluate_every=1000"])
+    prepared = prepare(build_scenario(values))
+    rows: list[Row] = []
+    server_app = make_server_app(prepared.federation, rows.append)
+    Local().run(server_app, make_client_app(lambda _context: prepared.population), prepared.federation.num_clients)
+    return rows[-1]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_outsourced_backdoor_is_in_and_does_not_show(seed):
+    """BadNets at 5 %: attack success above 0.9, clean accuracy less than 0.02 below the clean model's.
+
+    The clean model is the control: the trigger does next to nothing to it.
+    """
+    attacked = play(["+experiment=outsourced_badnets", f"seed={seed}"])
+    clean = play(["+experiment=outsourced_badnets", f"seed={seed}", "attack.num_malicious=0"])
+    assert attacked["attack_success_rate"] > 0.9
+    assert attacked["clean_accuracy"] > clean["clean_accuracy"] - 0.02
+    assert clean["attack_success_rate"] < 0.05
+    assert clean["clean_accuracy"] > 0.94
+
+
+FEDERATED = ["aggregator=mean", "num_rounds=20", "seed=0"]
+
+
+def test_a_label_flip_turns_one_class_into_another():
+    """Half of the clients flip 7 to 1: most 7s are lost, other classes are not."""
+    overrides = [*FEDERATED, "attack=label_flip", "attack.data.source_label=7", "attack.data.target_label=1"]
+    attacked = play([*overrides, "attack.num_malicious=11"])
+    clean = play([*overrides, "attack.num_malicious=0"])
+    assert attacked["attack_success_rate"] > 0.5
+    assert attacked["local_attack_success_rates"] is None
+    assert clean["attack_success_rate"] < 0.05
+    others = [label for label in range(10) if label != 7]
+    assert min(attacked["per_class_accuracy"][label] for label in others) > 0.8
+
+
+def test_random_flips_show_in_clean_accuracy_alone():
+    attacked = play([*FEDERATED, "attack=label_flip", "attack.data.flip=random", "attack.num_malicious=16"])
+    clean = play([*FEDERATED, "attack=label_flip", "attack.data.flip=random", "attack.num_malicious=0"])
+    assert attacked["attack_success_rate"] is None
+    assert clean["clean_accuracy"] - attacked["clean_accuracy"] > 0.05
+
+
+def test_an_edge_case_backdoor_takes_the_tail_and_leaves_the_class():
+    """Turned 7s become 1s; upright ones stay 7s."""
+    attacked = play([*FEDERATED, "attack=edge_case"])
+    clean = play([*FEDERATED, "attack=edge_case", "attack.num_malicious=0"])
+    assert attacked["attack_success_rate"] > clean["attack_success_rate"] + 0.4
+    assert attacked["per_class_accuracy"][7] > 0.9
+    assert attacked["clean_accuracy"] > clean["clean_accuracy"] - 0.02
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has_rate", "has_picture"),
+    [
+        (["attack=label_flip", "attack.data.flip=random", "verbose=true"], False, False),
+        (["attack=label_flip", "attack.data.flip=inverse"], True, False),
+        (["attack=edge_case"], True, True),
+        (["attack=badnets", "attack/trigger=blend", "dataset.num_test=100"], True, True),
+        (["attack=label_flip", "attack.data.target_label=1", "dataset=text", "model=text_bag"], True, False),
+    ],
+)
+def test_a_run_folder_tells_of_what_there_is(tmp_path: Path, overrides, has_rate, has_picture):
+    """An attack without a wanted class has no rate, one without a trigger no picture of it."""
+    small = ["num_clients=6", "num_rounds=2", "attack.num_malicious=2", "aggregator=mean", "verbose=false"]
+    values, choices = compose_config([*small, *overrides])
+    summary = run_config(values, tmp_path / "run", choices)
+    assert (summary["attack_success_rate"] is not None) == has_rate
+    assert (summary["max_attack_success_rate"] is not None) == has_rate
+    assert (tmp_path / "run" / "plots" / "examples.png").exists() == has_picture
+    assert (tmp_path / "run" / "plots" / "accuracy.png").exists()
