@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.ticker import PercentFormatter
 from rich.progress import Progress
 
 from fedrobust.attacks import UPDATE_ATTACKS
@@ -38,6 +39,8 @@ SETTING = [
 QUICK = ["dataset=digits", "num_clients=20", "num_rounds=5"]
 ATTACKERS = ["attack.num_malicious=null", "attack.malicious_fraction=0.2", "attack.schedule.rounds=null"]
 BENIGN = "none"
+SHADES = (0.8, 0.92)
+"""What lies below the range of shades is drawn as its lower end; the numbers are in the cells."""
 
 
 def update_attacks() -> list[str]:
@@ -126,9 +129,10 @@ def draw(path: Path, attacks: Sequence[str], accuracy: np.ndarray) -> None:
     means = accuracy.mean(axis=2)
     figure = new_figure(8.0, 0.48 * len(attacks) + 1.5)
     axes = figure.add_subplot()
-    image = axes.imshow(means, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    low, high = SHADES
+    image = axes.imshow(means, cmap="Blues", vmin=low, vmax=high, aspect="auto")
     axes.set_title("Clean accuracy, 20 of 100 clients malicious", loc="left", fontsize=12, fontweight="bold")
-    axes.set_xticks(range(len(RULES)), RULES)
+    axes.set_xticks(range(len(RULES)), [rule.replace("_", "_\n") for rule in RULES])
     axes.set_yticks(range(len(attacks)), attacks)
     axes.set_xlabel("aggregator")
     axes.set_ylabel("attack")
@@ -140,9 +144,10 @@ def draw(path: Path, attacks: Sequence[str], accuracy: np.ndarray) -> None:
     for row in range(len(attacks)):
         for column in range(len(RULES)):
             text = f"{100 * means[row, column]:.1f} %\n± {100 * _deviation(accuracy[row, column]):.1f}"
-            color = "white" if means[row, column] > 0.6 else "black"
+            color = "white" if means[row, column] > low + 0.6 * (high - low) else "black"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color, linespacing=1.0)
-    figure.colorbar(image, ax=axes, format=lambda value, _: f"{100 * value:.0f} %", label="clean accuracy", shrink=0.5)
+    percent = PercentFormatter(1.0, decimals=0, symbol=" %")
+    figure.colorbar(image, ax=axes, format=percent, label="clean accuracy", shrink=0.5, extend="min")
     save_figure(figure, path)
 
 
