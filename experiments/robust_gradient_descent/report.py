@@ -21,8 +21,9 @@ withstand corruption; Sever needs a few fits of the plain estimator where the ot
 Coordinate-wise means and the geometric median err more under at least one of the attacks.
 
 **Setting**: least squares without intercept, 2000 samples in 50 dimensions, x ~ N(0, I), noise 0.1 (so no predictor
-does better than 0.01), ε = 0.05 of the samples replaced, two attacks. Gradient descent takes 150 steps of 0.05 from 0.
-Sever and the rules know ε. Test error on 20,000 clean samples.
+does better than 0.01), ε = 0.05 of the samples replaced, two attacks. Gradient descent takes 150 steps from 0, of
+0.3, or of 0.05 with the mean, which the first attack makes diverge at 0.1. Sever and the rules know ε. Test error on
+20,000 clean samples.
 
 ```
 python experiments/robust_gradient_descent/run.py            # {seeds}

@@ -26,7 +26,9 @@ from fedrobust.statistics.per_sample_gradients import Floats
 HERE = Path(__file__).parent
 DIMENSIONS, NUM_SAMPLES, NUM_TEST, NOISE = 50, 2000, 20_000, 0.1
 EPSILON = 0.05
-LEARNING_RATE, NUM_STEPS = 0.05, 150  # the corrupted samples make the mean diverge at 0.1
+NUM_STEPS = 150
+LEARNING_RATE = {"mean": 0.05}
+"""By rule, else 0.3: the far-out samples make the mean diverge at 0.1; medians of gradients are short."""
 
 
 def caf(gradients: torch.Tensor) -> Any:
@@ -95,7 +97,7 @@ def play(attack: str, seed: int, num_steps: int) -> list[dict[str, Any]]:
             lambda theta: (data[0] @ theta - data[1])[:, None] * data[0],
             torch.zeros(DIMENSIONS, dtype=torch.float64),
             rule=rule,
-            learning_rate=LEARNING_RATE,
+            learning_rate=LEARNING_RATE.get(name, 0.3),
             num_steps=num_steps,
         )
         seconds = time.perf_counter() - begin
