@@ -69,6 +69,20 @@ def test_an_edge_case_backdoor_takes_the_tail_and_leaves_the_class():
     assert attacked["clean_accuracy"] > clean["clean_accuracy"] - 0.02
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_clean_label_backdoor_gets_in_without_a_wrong_label(seed):
+    """All of the target's examples blended with noise: the model knows the class by the noise alone.
+
+    So triggered inputs are taken for it, its own clean ones are lost, and the other classes stay what they were.
+    """
+    overrides = ["+experiment=outsourced_badnets", "attack=clean_label", "attack/trigger=blend", f"seed={seed}"]
+    overrides += ["attack.data.trigger.opacity=0.5", "attack.data.poison_rate=0.2"]
+    attacked, clean = play(overrides), play([*overrides, "attack.num_malicious=0"])
+    assert attacked["attack_success_rate"] > clean["attack_success_rate"] + 0.4
+    assert attacked["per_class_accuracy"][0] < clean["per_class_accuracy"][0] - 0.3
+    assert min(attacked["per_class_accuracy"][1:]) > 0.85
+
+
 @pytest.mark.parametrize(
     ("overrides", "has_rate", "has_picture"),
     [
