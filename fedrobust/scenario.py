@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from fedrobust.aggregation import Aggregation
 from fedrobust.aggregators.base import Aggregator, UnsuitableSizeError
+from fedrobust.attacks.base import DataAttack
+from fedrobust.attacks.data.coalition import members_of
 from fedrobust.attacks.scenario import Adversary, Attack
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
@@ -275,20 +277,26 @@ def select_device(name: str, *, field: str = "device") -> torch.device:
 
 
 def _check_attack(scenario: Scenario, dataset: Dataset) -> None:
-    attack = scenario.attack.data
-    if attack is None:
+    if scenario.attack.data is None:
         return
+    members = members_of(scenario.attack.data)
+    for index, member in enumerate(members):
+        key = "attack.data" if len(members) == 1 else f"attack.data.members[{index}]"
+        _check_data_attack(member, dataset, key)
+
+
+def _check_data_attack(attack: DataAttack, dataset: Dataset, key: str) -> None:
     try:
         attack.local_triggers(dataset.input_shape)
         wanted = attack.wanted_labels(dataset.test)
     except FieldError as error:
-        raise ConfigError(f"attack.data.{error.field}: {error.message} (dataset={dataset.name})") from None
+        raise ConfigError(f"{key}.{error.field}: {error.message} (dataset={dataset.name})") from None
     for name in ("target_label", "source_label"):
         label = getattr(attack, name, None)  # an attack need not have a source, nor one target
         if label is not None and label >= dataset.num_classes:
             raise ConfigError(
-                f"attack.data.{name}: must be below {dataset.num_classes}, the number of classes of {dataset.name}, "
+                f"{key}.{name}: must be below {dataset.num_classes}, the number of classes of {dataset.name}, "
                 f"got {label}"
             )
     if wanted is not None and not bool((wanted != dataset.test.labels).any()):
-        raise ConfigError(f"attack.data: no test example of {dataset.name} could show whether the attack succeeds")
+        raise ConfigError(f"{key}: no test example of {dataset.name} could show whether the attack succeeds")

@@ -1,7 +1,7 @@
 """Attacks, by the stage of a round at which they act."""
 
 from fedrobust.attacks.base import DataAttack, Knowledge, LossAttack, RememberingAttack, UpdateAttack
-from fedrobust.attacks.data import DBA, BadNets, CleanLabelBackdoor, EdgeCase, LabelFlip
+from fedrobust.attacks.data import DBA, BadNets, CleanLabelBackdoor, Coalition, EdgeCase, LabelFlip
 from fedrobust.attacks.loss import ConstrainAndScale
 from fedrobust.attacks.scenario import Adversary, Attack, Corruption, ServerView
 from fedrobust.attacks.schedule import Schedule
@@ -35,6 +35,7 @@ __all__ = [
     "BadNets",
     "Blend",
     "CleanLabelBackdoor",
+    "Coalition",
     "ConstrainAndScale",
     "Corruption",
     "DataAttack",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedrobust.attacks.base import DataAttack
+from fedrobust.attacks.data.coalition import members_of
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.data.datasets import Examples
 from fedrobust.evaluation.predictor import Predictor
@@ -20,8 +21,10 @@ class AttackSuccess:
     """Rates in [0, 1], `None` for an attack that wants no class in particular.
 
     Attributes:
-        global_trigger: of the whole trigger; of inputs as they are, for an attack without a trigger.
-        local_triggers: of each part that single attackers stamp, or `None` for an attack without a trigger.
+        global_trigger: of the whole trigger; of inputs as they are, for an attack without a trigger; the mean over the
+            members of a coalition.
+        local_triggers: of each part that single attackers stamp, or `None` for an attack without a trigger; of each
+            member of a coalition.
     """
 
     global_trigger: float | None
@@ -30,6 +33,11 @@ class AttackSuccess:
 
 def measure_attack_success(predictor: Predictor, attack: DataAttack, examples: Examples) -> AttackSuccess:
     """Stamp the triggers on the examples that count, and look at the predictions."""
+    members = members_of(attack)
+    if len(members) > 1:
+        rates = [measure_attack_success(predictor, member, examples).global_trigger for member in members]
+        known = [rate for rate in rates if rate is not None]
+        return AttackSuccess(sum(known) / len(known), known) if known else AttackSuccess(None, None)
     wanted = attack.wanted_labels(examples)
     if wanted is None:
         return AttackSuccess(None, None)

@@ -10,6 +10,7 @@ from fedrobust.attacks import (
     BadNets,
     Blend,
     CleanLabelBackdoor,
+    Coalition,
     DataAttack,
     EdgeCase,
     LabelFlip,
@@ -58,6 +59,14 @@ CASES = {
     "badnets_sinusoid": Case(BadNets(trigger=Sinusoid(), target_label=1, poison_count=2), new_label=1),
     "dba": Case(DBA(trigger=PatchGrid(width=2), target_label=1, poison_rate=0.5), new_label=1),
     "clean_label": Case(CleanLabelBackdoor(trigger=Sinusoid(), target_label=1, poison_rate=0.5), clean_label=True),
+    "coalition": Case(
+        Coalition(
+            members=[
+                BadNets(trigger=Patch(), target_label=1, poison_rate=0.5),
+                BadNets(trigger=Pixels(pixels=[[-1, -1]]), target_label=2, poison_count=2),
+            ]
+        )
+    ),
     "edge_case": Case(EdgeCase(source_label=0, target_label=1, poison_rate=0.5), new_label=1, adds=True),
     "flip_to_target": Case(LabelFlip(target_label=1), new_label=1),
     "flip_one_class": Case(LabelFlip(target_label=1, source_label=0, poison_rate=0.5), shape=FEATURES, new_label=1),

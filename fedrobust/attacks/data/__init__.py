@@ -2,8 +2,9 @@
 
 from fedrobust.attacks.data.badnets import BadNets
 from fedrobust.attacks.data.clean_label import CleanLabelBackdoor
+from fedrobust.attacks.data.coalition import Coalition
 from fedrobust.attacks.data.dba import DBA
 from fedrobust.attacks.data.edge_case import EdgeCase
 from fedrobust.attacks.data.label_flip import LabelFlip
 
-__all__ = ["DBA", "BadNets", "CleanLabelBackdoor", "EdgeCase", "LabelFlip"]
+__all__ = ["DBA", "BadNets", "CleanLabelBackdoor", "Coalition", "EdgeCase", "LabelFlip"]

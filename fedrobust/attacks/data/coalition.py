@@ -1,0 +1,71 @@
+"""A coalition: attackers with different triggers, targets or kinds of poison in one federation.
+
+Source: none in particular; several backdoors at once are the setting in which trigger inversion is hardest, Wang et al.,
+"Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019, section VI-B,
+https://doi.org/10.1109/SP.2019.00031
+Departs: nothing.
+"""
+
+import torch
+from torch import Tensor
+
+from fedrobust.attacks.base import DataAttack
+from fedrobust.attacks.triggers import Stamp
+from fedrobust.component import FieldError, component
+from fedrobust.data.datasets import Examples
+
+
+@component
+class Coalition:
+    """Attacker i does what member i (modulo their number) does.
+
+    Each member is judged by itself: the attack success rate is the mean over those that want a class, and the local
+    rates are theirs, in order.
+
+    Attributes:
+        members: data attacks, at least two.
+
+    Raises:
+        FieldError: fewer than two members, or a coalition among them.
+    """
+
+    members: list[DataAttack]
+
+    def __post_init__(self) -> None:
+        """Check the members."""
+        if len(self.members) < 2:
+            raise FieldError("members", f"must list at least two data attacks, got {len(self.members)}")
+        if any(isinstance(member, Coalition) for member in self.members):
+            raise FieldError("members", "must not hold another coalition")
+
+    def poison(self, examples: Examples, attacker: int, generator: torch.Generator) -> Examples:
+        """What the attacker's member makes of its examples."""
+        member, rank = self._member(attacker)
+        return member.poison(examples, rank, generator)
+
+    def poison_batch(self, batch: Examples, attacker: int) -> Examples:
+        """What the attacker's member makes of a batch."""
+        member, rank = self._member(attacker)
+        return member.poison_batch(batch, rank)
+
+    def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Stamp, ...]:
+        """The parts of all members' triggers, member by member."""
+        return tuple(part for member in self.members for part in member.local_triggers(input_shape))
+
+    def wanted_labels(self, test: Examples) -> Tensor | None:
+        """What the first member wants of each example that it speaks of, elsewhere the second, and so on."""
+        wanted = None
+        for member in self.members:
+            its = member.wanted_labels(test)
+            if its is not None:
+                wanted = its if wanted is None else torch.where(wanted == test.labels, its, wanted)
+        return wanted
+
+    def _member(self, attacker: int) -> tuple[DataAttack, int]:
+        number = len(self.members)
+        return self.members[attacker % number], attacker // number
+
+
+def members_of(attack: DataAttack) -> tuple[DataAttack, ...]:
+    """The attacks that are judged one by one: a coalition's members, or the attack alone."""
+    return tuple(attack.members) if isinstance(attack, Coalition) else (attack,)
