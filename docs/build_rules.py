@@ -1,8 +1,9 @@
-"""Write `docs/rules/`: a page for each rule and pre-aggregator from its docstring and fields, and a table of all.
+"""Write `docs/rules/`: a page for each rule, pre-aggregator and server optimiser from its docstring, and a table.
 
     python docs/build_rules.py
 
-A docstring's paragraphs that begin with a label of `LABELS` become the sections of the page.
+A docstring's paragraphs that begin with a label of `LABELS` become the sections of the page. Server optimisers have no
+breakdown point of their own.
 """
 
 import dataclasses
@@ -16,6 +17,19 @@ from pathlib import Path
 from fedrobust.aggregators import RULES
 from fedrobust.config import config_folder
 from fedrobust.preaggregators import PREAGGREGATORS
+from fedrobust.server_optimizers import OPTIMIZERS
+
+GROUPS: dict[str, tuple[type, ...]] = {
+    "aggregator": RULES,
+    "preaggregator": PREAGGREGATORS,
+    "server_optimizer": OPTIMIZERS,
+}
+TITLES = {
+    "aggregator": ("Rules", ("Cost", "Breakdown point")),
+    "preaggregator": ("Pre-aggregators, before any rule", ("Cost", "Breakdown point")),
+    "server_optimizer": ("Server optimisers, after any rule", ("Formula", "Cost")),
+}
+"""Of each group its heading in the table, and the sections that are its columns."""
 
 LABELS = ("Formula", "Cost", "Breakdown point", "Assumes", "Fails when", "Source", "Departs")
 FOLDER = Path(__file__).parent / "rules"
@@ -26,8 +40,8 @@ class Page:
     """What a page says.
 
     Attributes:
-        name: the choice of the config group, and the page's file name.
-        group: `aggregator` or `preaggregator`.
+        name: the choice of the config group.
+        group: a key of `GROUPS`.
         kind: the class.
         summary: its first sentence.
         prose: free paragraphs.
@@ -43,11 +57,21 @@ class Page:
     sections: dict[str, str]
     fields: dict[str, str]
 
+    @property
+    def file(self) -> str:
+        """The page's file name: `adam` alone would not say of what."""
+        return f"server_{self.name}.md" if self.group == "server_optimizer" else f"{self.name}.md"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The sections that it must have."""
+        return tuple(label for label in LABELS if self.group != "server_optimizer" or label != "Breakdown point")
+
 
 def pages() -> list[Page]:
-    """All rules, then all pre-aggregators, each sorted by name."""
+    """All rules, then all pre-aggregators, then all server optimisers, each sorted by name."""
     found = []
-    for group, kinds in (("aggregator", RULES), ("preaggregator", PREAGGREGATORS)):
+    for group, kinds in GROUPS.items():
         found += sorted((read_page(group, kind) for kind in kinds), key=lambda page: page.name)
     return found
 
@@ -73,14 +97,15 @@ def read_page(group: str, kind: type) -> Page:
             sections[label] = rest
         else:
             prose.append(paragraph)
-    missing = [label for label in LABELS if label not in sections]
-    if missing:
-        raise ValueError(f"the docstring of {kind.__name__} has no {', '.join(missing)}")
     fields = {
         match[1]: " ".join(match[2].split())
         for match in re.finditer(r"^    (\w+): (.*(?:\n        .*)*)", attributes, re.MULTILINE)
     }
-    return Page(name, group, kind, summary, tuple(prose), sections, fields)
+    page = Page(name, group, kind, summary, tuple(prose), sections, fields)
+    missing = [label for label in page.labels if label not in sections]
+    if missing:
+        raise ValueError(f"the docstring of {kind.__name__} has no {', '.join(missing)}")
+    return page
 
 
 def render(page: Page) -> str:
@@ -88,7 +113,7 @@ def render(page: Page) -> str:
     lines = [f"# {page.kind.__name__}", "", page.summary, ""]
     for paragraph in page.prose:
         lines += [paragraph, ""]
-    for label in LABELS:
+    for label in page.labels:
         text = page.sections[label]
         first = text[0] if label == "Formula" else text[0].upper()  # x is not X
         lines += [f"**{label}.** {first}{text[1:]}", ""]
@@ -100,11 +125,10 @@ def render(page: Page) -> str:
             lines.append(f"| `{field.name}` | {default} | {_cell(page.fields[field.name])} |")
         lines.append("")
     arguments = "assumed_fraction=0.2" if any(field.name == "assumed_fraction" for field in own) else ""
-    module = "aggregators" if page.group == "aggregator" else "preaggregators"
-    choice = page.name if page.group == "aggregator" else f"[{page.name}]"
+    choice = f"[{page.name}]" if page.group == "preaggregator" else page.name
     lines += [
         "```",
-        f"fedrobust {page.group}={choice}" + (f"    # or from Python: fedrobust.{module}.{page.kind.__name__}"),
+        f"fedrobust {page.group}={choice}    # or from Python: fedrobust.{page.group}s.{page.kind.__name__}",
         "```",
         "",
     ]
@@ -116,18 +140,19 @@ def render(page: Page) -> str:
 def render_table(all_pages: list[Page]) -> str:
     """The table of all rules as Markdown."""
     lines = [
-        "# Rules and pre-aggregators",
+        "# Rules, pre-aggregators and server optimisers",
         "",
         "Written from the docstrings by `python docs/build_rules.py`. n clients, d parameters, f = ⌊εn⌋ assumed",
-        "malicious.",
+        "malicious; Δ is a rule's answer.",
         "",
     ]
-    for group, title in (("aggregator", "Rules"), ("preaggregator", "Pre-aggregators, before any rule")):
-        lines += [f"## {title}", "", "| | what | cost | breakdown point |", "|---|---|---|---|"]
+    for group, (title, columns) in TITLES.items():
+        heads = " | ".join(label.lower() for label in columns)
+        lines += [f"## {title}", "", f"| | what | {heads} |", "|---" * (2 + len(columns)) + "|"]
         for page in all_pages:
             if page.group == group:
-                cells = (page.summary, page.sections["Cost"], page.sections["Breakdown point"])
-                lines.append(f"| [{page.name}]({page.name}.md) | " + " | ".join(map(_cell, cells)) + " |")
+                cells = (page.summary, *(page.sections[label] for label in columns))
+                lines.append(f"| [{page.name}]({page.file}) | " + " | ".join(map(_cell, cells)) + " |")
         lines.append("")
     return "\n".join(lines)
 
@@ -139,7 +164,7 @@ def _cell(text: str) -> str:
 def files() -> dict[str, str]:
     """All files of `docs/rules/` by name."""
     found = pages()
-    return {f"{page.name}.md": render(page) for page in found} | {"README.md": render_table(found)}
+    return {page.file: render(page) for page in found} | {"README.md": render_table(found)}
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import byzfl
 import numpy as np
+import scipy.linalg.blas
 import torch
 from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from flwr.serverapp.strategy.multikrum import compute_distances
@@ -20,6 +21,9 @@ Call = Callable[[], object]
 
 DIRECTION = "dnc_direction"
 """The part of DnC that an SVD would do: the squared projections on the top direction of one subsample."""
+
+GRAM = "gram_matrix"
+"""What rules that compare clients build; a matrix product is what others would do."""
 
 
 def peers(rule: str, points: Tensor, f: int, *, svd_columns: int = 10_000) -> dict[str, Call]:
@@ -55,6 +59,8 @@ def peers(rule: str, points: Tensor, f: int, *, svd_columns: int = 10_000) -> di
         found["plain DnC"] = functools.partial(_plain_dnc, points, f, svd_columns)
     if rule == DIRECTION:
         found["torch.linalg.svd"] = functools.partial(_top_by_svd, points)
+    if rule == GRAM and on_cpu:
+        found["BLAS ssyrk"] = functools.partial(scipy.linalg.blas.ssyrk, 1.0, points.numpy().T, trans=1)
     if on_cpu:
         found |= _flower(rule, points.numpy(), f)
     return found

@@ -12,7 +12,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from peers import DIRECTION, peers
+from peers import DIRECTION, GRAM, peers
 from report import write_report
 from rich.progress import Progress
 from torch import Tensor
@@ -31,6 +31,7 @@ from fedrobust.aggregators.base import SizedAggregator, apply_rule
 from fedrobust.compose import compose_config
 from fedrobust.config import build, config_folder
 from fedrobust.statistics.gram import robust_gram_matrix
+from fedrobust.statistics.soft_filter import soft_filter
 from fedrobust.statistics.spectral import top_direction
 
 SIZES = ((10, 10**6), (20, 10**6), (50, 10**6), (100, 10**6), (10, 10**7), (20, 10**7), (1000, 10**5))
@@ -42,6 +43,8 @@ SLOW_SECONDS = 5.0
 """A rule or peer that takes longer than this for its first call is timed once, and marked."""
 
 FAST_SECONDS = 1.0
+PARTS = ("time", "peers")
+
 REST_SECONDS = 0.1
 """A faster call is made twice after a rest, and the second counts: by then what another left behind is over (cold
 caches, threads of OpenBLAS that spin for a while)."""
@@ -115,6 +118,14 @@ def fits(call: Callable[[], object], device: torch.device) -> bool:
     return True
 
 
+def returned_memory(call: Callable[[], Any], points: Tensor) -> float:
+    """What a call's answer and state hold, as a fraction of the input."""
+    answer = call()
+    kept = (tensor.untyped_storage() for tensor in (answer.update, *answer.state.values()))
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in kept}  # the state may be the answer itself
+    return sum(sizes.values()) / (points.numel() * points.element_size())
+
+
 def extra_memory(call: Callable[[], object], points: Tensor) -> float | None:
     """The peak memory of a call beyond what was there before, as a fraction of the input; `None` if unknown."""
     size = points.numel() * points.element_size()
@@ -127,13 +138,17 @@ def extra_memory(call: Callable[[], object], points: Tensor) -> float | None:
         return (torch.cuda.max_memory_allocated(points.device) - before) / size
     call()  # whatever is compiled, loaded or cached on the first call is no memory of the rule
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept of that call would hide what the next one takes
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak that VmHWM reports
-        before = _kilobytes("VmRSS")
-        call()
-        return max(0, _kilobytes("VmHWM") - before) * 1024 / size
+        return min(_peak(call) for _ in range(3)) / size  # the allocator's own cache comes and goes
     except OSError:
         return None
+
+
+def _peak(call: Callable[[], object]) -> int:
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept of the last call would hide what this one takes
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak that VmHWM reports
+    before = _kilobytes("VmRSS")
+    call()
+    return max(0, _kilobytes("VmHWM") - before) * 1024
 
 
 def _kilobytes(field: str) -> int:
@@ -147,34 +162,45 @@ def read_floor(points: Tensor, repeats: int, device: torch.device) -> float:
 
 
 def measure(
-    n: int, d: int, rules: list[str], repeats: int, device: torch.device, progress: Any, with_peers: bool
-) -> dict[str, Any]:
+    n: int, d: int, rules: list[str], repeats: int, device: torch.device, parts: frozenset[str]
+) -> Iterator[dict[str, Any]]:
+    """Measure `rules` at one size, one result each; of `parts` without "time" only the memory, without peers."""
     f = math.floor(FRACTION * n)
     points = updates(n, d, f, device)
-    result: dict[str, Any] = {"n": n, "d": d, "f": f, "read_ms": read_floor(points, repeats, device), "rules": {}}
+    head: dict[str, Any] = {"n": n, "d": d, "f": f}
+    if "time" in parts:
+        head["read_ms"] = read_floor(points, repeats, device)
     for name in rules:
-        if name == DIRECTION:
-            result["rules"][name] = measure_direction(points, repeats, device)
+        if name not in (DIRECTION, GRAM):
+            row = measure_rule(name, points, f, repeats, parts)
+        elif "time" in parts:
+            row = (measure_direction if name == DIRECTION else measure_gram)(points, repeats, device)
+        else:
             continue
-        rule = make_rule(name)
+        yield {**head, "rules": {name: row}}
+
+
+def measure_rule(name: str, points: Tensor, f: int, repeats: int, parts: frozenset[str]) -> dict[str, Any]:
+    rule, device = make_rule(name), points.device
+    call = call_of(rule, points)
+    try:
         if isinstance(rule, SizedAggregator):
-            try:
-                rule.check_size(n)
-            except ValueError as error:
-                result["rules"][name] = {"refused": str(error)}
-                continue
-        try:
-            memory = extra_memory(call_of(rule, points), points)
-        except (ValueError, torch.OutOfMemoryError) as error:  # MDA says when there are too many subsets
-            result["rules"][name] = {"refused": str(error)}
-            continue
-        found = peers(name, points, f) if with_peers else {}
-        others = {who: call for who, call in found.items() if fits(call, device)}
-        timings = time_in_turn({"fedrobust": call_of(rule, points), **others}, repeats, device)
-        result["rules"][name] = row_of(timings, memory)
-        progress.console.print(f"n={n} d={d} {name}: " + ", ".join(f"{k} {t.median:.1f}" for k, t in timings.items()))
-        progress.advance(progress.task_ids[0])
-    return result
+            rule.check_size(len(points))
+        row: dict[str, Any] = {
+            "extra_memory": extra_memory(call, points),
+            "returned_memory": returned_memory(call, points),
+        }
+    except (ValueError, torch.OutOfMemoryError) as error:  # MDA says when there are too many subsets
+        return {"refused": str(error)}
+    if "time" not in parts:
+        return row
+    found = peers(name, points, f) if "peers" in parts else {}
+    others = {who: peer for who, peer in found.items() if fits(peer, device)}
+    row |= row_of(time_in_turn({"fedrobust": call, **others}, repeats, device))
+    if name == "spectral_filter":
+        filtered = soft_filter(robust_gram_matrix(points), max_removed=2 * f)
+        row["num_directions"] = 1 + len(filtered.iterations)
+    return row
 
 
 def measure_direction(points: Tensor, repeats: int, device: torch.device) -> dict[str, Any]:
@@ -182,15 +208,20 @@ def measure_direction(points: Tensor, repeats: int, device: torch.device) -> dic
     sample = points[:, :10_000].contiguous()
     everyone = torch.ones(len(points), dtype=torch.float64)
     calls = {"fedrobust": lambda: top_direction(robust_gram_matrix(sample), everyone), **peers(DIRECTION, sample, 0)}
-    return row_of(time_in_turn(calls, repeats, device), None)
+    return row_of(time_in_turn(calls, repeats, device))
 
 
-def row_of(timings: Mapping[str, Timing], memory: float | None) -> dict[str, Any]:
+def measure_gram(points: Tensor, repeats: int, device: torch.device) -> dict[str, Any]:
+    """The matrix that rules which compare clients build, beside what BLAS takes for it in float32."""
+    calls = {"fedrobust": lambda: robust_gram_matrix(points), **peers(GRAM, points, 0)}
+    return row_of(time_in_turn(calls, repeats, device))
+
+
+def row_of(timings: Mapping[str, Timing]) -> dict[str, Any]:
     return {
         "ms": {who: timing.median for who, timing in timings.items()},
         "spread": {who: [min(timing.milliseconds), max(timing.milliseconds)] for who, timing in timings.items()},
         "count": {who: len(timing.milliseconds) for who, timing in timings.items()},
-        "extra_memory": memory,
     }
 
 
@@ -207,13 +238,19 @@ def main() -> int:
     all_rules = sorted(path.stem for path in (config_folder() / "aggregator").glob("*.yaml"))
     assert len(all_rules) >= len(RULES)
     all_rules.insert(all_rules.index("dnc") + 1, DIRECTION)
+    all_rules.insert(all_rules.index("krum"), GRAM)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each")
-    parser.add_argument("--rules", nargs="+", default=all_rules, choices=all_rules, metavar="RULE")
+    parser.add_argument("--rules", default=",".join(all_rules), metavar="NAME,NAME", help="others keep their results")
     parser.add_argument("--sizes", nargs="+", metavar="NxD", help="clients x parameters; chosen for the device")
     parser.add_argument("--output", type=Path, help="folder of README.md and results.json; here, or gpu/ in here")
     parser.add_argument("--without-peers", action="store_true", help="time our rules alone")
+    parser.add_argument("--only-memory", action="store_true", help="time nothing: others of its results are kept")
     arguments = parser.parse_args()
+    arguments.rules = arguments.rules.split(",")
+    if unknown := set(arguments.rules) - set(all_rules):
+        parser.error(f"--rules: {', '.join(sorted(unknown))} is none of {', '.join(all_rules)}")
+    parts = frozenset() if arguments.only_memory else frozenset({"time"} if arguments.without_peers else PARTS)
     device = torch.device(arguments.device)
     on_gpu = device.type == "cuda"
     if arguments.sizes is None:
@@ -225,6 +262,7 @@ def main() -> int:
     file = arguments.output / "results.json"
     results: list[dict[str, Any]] = json.loads(file.read_text())["results"] if file.exists() else []
     machine = {
+        **(json.loads(file.read_text())["machine"] if file.exists() else {}),
         "device": torch.cuda.get_device_name(device) if on_gpu else "CPU",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -233,21 +271,33 @@ def main() -> int:
     with Progress() as progress:
         progress.add_task("rules", total=len(sizes) * len(arguments.rules))
         for size in sizes:
-            found = measure(*size, arguments.rules, arguments.repeats, device, progress, not arguments.without_peers)
-            results = merged(results, found)
-            machine["load"] = [round(value, 1) for value in os.getloadavg()]
-            file.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+            for found in measure(*size, arguments.rules, arguments.repeats, device, parts):
+                results = merged(results, found)
+                if "time" in parts:
+                    machine["load"] = [round(value, 1) for value in os.getloadavg()]
+                file.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+                for name, row in found["rules"].items():
+                    shown = ", ".join(f"{who} {ms:.1f}" for who, ms in row.get("ms", {}).items()) or row
+                    progress.console.print(f"n={size[0]} d={size[1]} {name}: {shown}")
+                progress.advance(progress.task_ids[0])
             write_report(arguments.output, machine, results)
             gc.collect()
     return 0
 
 
 def merged(results: list[dict[str, Any]], found: dict[str, Any]) -> list[dict[str, Any]]:
-    """`results` with the rules of one size replaced by those that were just measured."""
-    same = [one for one in results if (one["n"], one["d"]) == (found["n"], found["d"])]
-    others = [one for one in results if one not in same]
-    before = same[0]["rules"] if same else {}
-    return [*others, {**found, "rules": dict(sorted({**before, **found["rules"]}.items()))}]
+    """`results` with what was just measured of the rules of one size in place of what was known of it."""
+    size = (found["n"], found["d"])
+    before = next((one for one in results if (one["n"], one["d"]) == size), {"rules": {}})
+    rules = {**before["rules"]}
+    for name, row in found["rules"].items():
+        rules[name] = row if "refused" in row else {**rules.get(name, {}), **row}
+    read = before.get("read_ms", found.get("read_ms"))  # that of the run over all rules
+    one = {**found, "read_ms": read, "rules": dict(sorted(rules.items()))}
+    sizes = [(result["n"], result["d"]) for result in results]
+    return [one if known == size else result for known, result in zip(sizes, results, strict=True)] + (
+        [] if size in sizes else [one]
+    )
 
 
 if __name__ == "__main__":

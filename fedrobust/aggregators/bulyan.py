@@ -11,14 +11,14 @@ from torch import Tensor
 from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked
 from fedrobust.aggregators.krum import krum_scores
 from fedrobust.component import AssumedFraction, component
-from fedrobust.statistics.columns import Points, map_columns
+from fedrobust.statistics.columns import Points
 from fedrobust.statistics.filtering import assumed_count
 from fedrobust.statistics.gram import robust_gram_matrix, squared_distances
 from fedrobust.statistics.neighbours import nearest
-from fedrobust.types import Vector, Weights
+from fedrobust.statistics.order_statistics import mean_nearest_to_median
+from fedrobust.types import Weights
 
-_CHUNK_BYTES = 1 << 20
-_DEVICE_CHUNK_BYTES = 1 << 28
+_ROWS_AT_ONCE = 64
 
 
 @component
@@ -74,7 +74,7 @@ class Bulyan:
         distances = squared_distances(robust_gram_matrix(updates))
         selected = select_by_krum(distances, f, len(updates) - 2 * f)
         return Aggregate(
-            update=mean_near_median(updates, selected, len(selected) - 2 * f),
+            update=mean_nearest_to_median(updates, len(selected) - 2 * f, rows=selected),
             scores=krum_scores(distances, f).to(updates.device),
             diagnostics={"num_selected": float(len(selected))},
         )
@@ -91,58 +91,19 @@ def select_by_krum(distances: Tensor, f: int, count: int) -> Tensor:
     remaining = np.arange(len(distances))
     # Sorted once: to take a point away is to strike it from every row, which keeps the rows sorted.
     order = nearest(distances, len(distances))[:, 1:]
-    ordered, others = torch.gather(distances, 1, order).numpy(), order.numpy()
+    ordered, others = torch.gather(distances, 1, order).numpy(), order.int().numpy()
+    del order  # twice the size of its 32-bit copy
     chosen: list[int] = []
     while len(chosen) < count:
-        best = int(ordered[:, : max(1, len(remaining) - f - 2)].sum(axis=1).argmin())
+        m = len(remaining)
+        best = int(ordered[:m, : max(1, m - f - 2)].sum(axis=1).argmin())
         chosen.append(int(remaining[best]))
-        rows = np.delete(np.arange(len(remaining)), best)
+        rows = np.delete(np.arange(m), best)
         remaining = remaining[rows]
-        left = others[rows] != chosen[-1]
-        shape = (len(rows), max(0, len(rows) - 1))
-        others, ordered = others[rows][left].reshape(shape), ordered[rows][left].reshape(shape)
+        # In place, a few rows at a time: they only ever move up and to the left.
+        for start in range(0, m - 1, _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            left = others[some, : m - 1] != chosen[-1]
+            for matrix in (others, ordered):
+                matrix[start : start + len(some), : m - 2] = matrix[some, : m - 1][left].reshape(len(some), m - 2)
     return torch.tensor(sorted(chosen))
-
-
-def mean_near_median(updates: Points, selected: Tensor, count: int) -> Vector:
-    """In each coordinate the mean of the `count` values nearest to the median of the `selected` rows, `(d,)`.
-
-    Args:
-        updates: `(n, d)`, finite; not changed.
-        selected: ascending indices of rows, on the CPU.
-        count: 1 <= count <= len(selected).
-    """
-    on_cpu = updates.device.type == "cpu"
-    itemsize = max(4, updates.dtype.itemsize)
-    chunk_size = max(1, (_CHUNK_BYTES if on_cpu else _DEVICE_CHUNK_BYTES) // (len(selected) * itemsize))
-
-    def reduce(chunk: Tensor, where: slice) -> Tensor:
-        return _mean_of_window(_sorted_by_coordinate(chunk, selected.to(chunk.device)), count)
-
-    return map_columns(updates, reduce, chunk_size)
-
-
-def _sorted_by_coordinate(chunk: Tensor, selected: Tensor) -> Tensor:
-    """The selected rows of an `(n, width)` chunk, transposed and sorted, `(width, θ)`."""
-    rows = chunk[selected]
-    rows = rows if rows.dtype == torch.float64 else rows.float()
-    if rows.device.type != "cpu":
-        return rows.T.contiguous().sort(dim=1).values
-    ordered = np.array(rows.numpy().T, order="C")  # NumPy's vectorised sort is several times faster than torch's
-    ordered.sort(axis=1)
-    return torch.from_numpy(ordered)
-
-
-def _mean_of_window(ordered: Tensor, count: int) -> Vector:
-    """Of each ascending row of `ordered` `(width, θ)` the mean of the `count` values nearest to its median, float64."""
-    size = ordered.shape[1]
-    spare = size - count
-    values = ordered.double()
-    median = (values[:, (size - 1) // 2, None] + values[:, size // 2, None]) / 2
-    # The nearest values lie in a row. From the lowest `count` on the window moves up while the value it would gain is
-    # nearer than the one it loses. Distances to lose fall and those to gain rise, so all moves that pay come first.
-    moves = median - values[:, :spare] > values[:, count:] - median
-    inside = torch.ones_like(values, dtype=torch.bool)
-    inside[:, :spare] &= ~moves
-    inside[:, count:] &= moves
-    return values.where(inside, 0.0).sum(dim=1) / count

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.component import AssumedFraction, Count, Positive, component
-from fedrobust.statistics.columns import Points, select_columns
+from fedrobust.statistics.columns import Points
 from fedrobust.statistics.filtering import relative_projections
 from fedrobust.statistics.gram import robust_gram_matrix
 from fedrobust.statistics.spectral import top_direction
@@ -97,10 +97,8 @@ class DnC:
         everyone = torch.ones(n, dtype=torch.float64)
         times_kept, scores = torch.zeros(n), torch.zeros(n, dtype=torch.float64)
         for _ in range(num_iterations):
-            sample = updates
-            if not takes_all:
-                sample = select_columns(updates, _draw_coordinates(d, self.num_coordinates, generator))
-            top = top_direction(robust_gram_matrix(sample), everyone)
+            columns = None if takes_all else _draw_coordinates(d, self.num_coordinates, generator)
+            top = top_direction(robust_gram_matrix(updates, columns=columns), everyone)
             relative = relative_projections(top, everyone)
             # Stable: of equal clients the first is kept.
             times_kept[relative.sort(stable=True).indices[: n if top.eigenvalue <= 0 else num_kept]] += 1

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedrobust.aggregators.base import Aggregate, RoundContext, checked
 from fedrobust.component import Count, component
-from fedrobust.statistics.columns import Points
+from fedrobust.statistics.columns import Points, all_finite
 from fedrobust.statistics.gram import inner_products, squared_norms, weighted_combination
 from fedrobust.types import Vector, Weights
 
@@ -71,7 +71,7 @@ class FLTrust:
         believed = checked(updates, weights)
         root = _root_update(context, updates.shape[1])
         norms = squared_norms(updates).sqrt()
-        root_norm = float(torch.linalg.vector_norm(root, dtype=torch.float64))
+        root_norm = float(squared_norms(root[None]).sqrt())
         # Neither 0/0, of a zero update, nor the overflow of one beyond float32 earns trust.
         cosines = (inner_products(updates, root) / norms / root_norm).nan_to_num(0, 0, 0).clamp(-1, 1)
         trust = cosines.clamp_min(0)
@@ -96,6 +96,6 @@ def _root_update(context: RoundContext | None, d: int) -> Vector:
         raise ValueError(f"FLTrust needs the server's own update of shape ({d},): give RoundContext(root_update=...)")
     if root.shape != (d,) or not root.is_floating_point():
         raise ValueError(f"root_update must be a floating tensor of shape ({d},), got {root.dtype} {tuple(root.shape)}")
-    if not bool(root.isfinite().all()):
+    if not all_finite(root):
         raise ValueError("root_update must be finite")
     return root.detach()

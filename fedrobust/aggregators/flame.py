@@ -14,8 +14,11 @@ from fedrobust.aggregators.base import Aggregate, RoundContext, checked
 from fedrobust.component import NonNegative, component
 from fedrobust.statistics.columns import Points
 from fedrobust.statistics.cosines import measure_directions
+from fedrobust.statistics.gaussian_noise import add_gaussian_noise
 from fedrobust.statistics.gram import weighted_combination
-from fedrobust.types import UnusableUpdatesError, Vector, Weights
+from fedrobust.types import UnusableUpdatesError, Weights
+
+_ROWS_AT_ONCE = 64
 
 
 @component
@@ -82,8 +85,10 @@ class Flame:
         is_clipped = directions.norms > bound
         factors = torch.where(is_clipped, bound / directions.norms, 1.0)
         update = weighted_combination(updates, shares * factors.to(shares.device))
+        generator = (context or RoundContext()).generator("Flame")
+        add_gaussian_noise(update, self.noise_factor * bound, generator, torch.float32)
         return Aggregate(
-            update=self._add_noise(update, bound, context or RoundContext()),
+            update=update,
             shares=shares,
             scores=scores.to(shares.device),
             diagnostics={
@@ -92,13 +97,6 @@ class Flame:
                 "num_filtered": float((~kept).sum()),
             },
         )
-
-    def _add_noise(self, update: Vector, bound: float, context: RoundContext) -> Vector:
-        if self.noise_factor == 0:
-            return update
-        noise = torch.randn(len(update), generator=context.generator("Flame")).to(update.device)
-        precision = torch.promote_types(update.dtype, torch.float32)
-        return update.to(precision).add(noise, alpha=self.noise_factor * bound).to(update.dtype)
 
 
 def _majority_cluster(distances: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +109,9 @@ def _majority_cluster(distances: Tensor) -> tuple[Tensor, Tensor]:
         `(n,)` boolean, and `(n,)` float64: the largest step on the way to the cluster, the cluster's own at least.
     """
     joined = _single_linkage(distances)
-    level, member = joined.kthvalue(len(joined) // 2 + 1, dim=1).values.min(dim=0)
+    half = len(joined) // 2 + 1
+    # A few rows at a time: it copies what it looks at, and as many 64-bit indices.
+    level, member = torch.cat([rows.kthvalue(half, dim=1).values for rows in joined.split(_ROWS_AT_ONCE)]).min(dim=0)
     reach = joined[member]
     return reach <= level, reach.clamp_min(float(level))
 

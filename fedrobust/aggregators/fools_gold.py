@@ -20,6 +20,8 @@ from fedrobust.types import Weights
 _COINCIDE = 1e-12
 """Distances up to this are rounding: all clients point the same way."""
 
+_ROWS_AT_ONCE = 64
+
 
 @component
 class FoolsGold:
@@ -99,12 +101,20 @@ def _dissimilarity(distances: Tensor) -> Tensor:
 
     Written in distances, since 1 - c of a c near 1 has no digits left.
     """
-    others = distances.clone().fill_diagonal_(torch.inf)
-    nearest = others.min(dim=1).values.clamp(max=1)  # 1 - vᵢ
-    # 1 - vᵢ / vⱼ where vⱼ > vᵢ, so that 1 - cᵢⱼvᵢ / vⱼ = 1 - cᵢⱼ + pardon·cᵢⱼ
-    pardon = (nearest[:, None] - nearest[None, :]).clamp_min(0) / (1 - nearest[None, :]).clamp_min(1e-300)
-    pardoned = (distances + pardon * (1 - distances)).fill_diagonal_(torch.inf)
-    return pardoned.min(dim=1).values.clamp(0, 1)
+    spans = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(distances), _ROWS_AT_ONCE)]
+
+    def smallest_other(rows: Tensor, span: slice) -> Tensor:
+        rows[:, span].fill_diagonal_(torch.inf)
+        return rows.min(dim=1).values
+
+    nearest = torch.cat([smallest_other(distances[span].clone(), span) for span in spans]).clamp(max=1)  # 1 - vᵢ
+
+    def pardoned(span: slice) -> Tensor:
+        # 1 - vᵢ / vⱼ where vⱼ > vᵢ, so that 1 - cᵢⱼvᵢ / vⱼ = 1 - cᵢⱼ + pardon·cᵢⱼ
+        pardon = (nearest[span, None] - nearest[None, :]).clamp_min(0) / (1 - nearest[None, :]).clamp_min(1e-300)
+        return distances[span] + pardon * (1 - distances[span])
+
+    return torch.cat([smallest_other(pardoned(span), span) for span in spans]).clamp(0, 1)
 
 
 def _remember(updates: Points, context: RoundContext) -> State:
@@ -127,11 +137,12 @@ def _remember(updates: Points, context: RoundContext) -> State:
     largest = torch.finfo(precision).max
     for where, chunk in column_chunks(updates):
         require_finite(chunk, updates)
-        now = chunk.to(history.device, precision)
+        now = history[:n, where]
+        now.copy_(chunk)
         if returning:
-            now = now.index_add(0, _indices(returning, now), past[returning_rows, where])
+            now.index_add_(0, _indices(returning, now), past[returning_rows, where])
         # An attacker whose sum overflows must not stop every later round.
-        history[:n, where] = now.clamp(-largest, largest)
+        now.clamp_(-largest, largest)
         history[n:, where] = past[[rows[client] for client in absent], where]
     return {"clients": torch.tensor(present + absent, dtype=torch.int64), "history": history}
 

@@ -76,8 +76,8 @@ class RobustLearningRate:
         update = weighted_combination(updates, believed)
         num_flipped = 0
         for where, votes in sign_votes(updates):
-            undecided = (votes.abs() < threshold).to(update.device)
-            update[where] = torch.where(undecided, -update[where], update[where])
+            undecided = votes.abs_() < threshold
+            update[where] *= torch.where(undecided, -1.0, 1.0).to(update)
             num_flipped += int(undecided.sum())
         return Aggregate(
             update=update,

@@ -19,6 +19,8 @@ from fedrobust.statistics.gram import inner_products, squared_norms, weighted_co
 from fedrobust.statistics.largest_cluster import largest_cluster
 from fedrobust.types import UnusableUpdatesError, Weights
 
+_DRAWN_AT_ONCE = 1 << 13
+
 
 @component
 class SignGuard:
@@ -114,9 +116,13 @@ def draw_coordinates(d: int, count: int, generator: torch.Generator) -> Tensor:
 
     So memory is that of the answer, where a draw from all d coordinates needs a permutation of them.
     """
-    bounds = torch.arange(count + 1) * d // count
-    places = torch.rand(count, generator=generator) * (bounds[1:] - bounds[:-1])
-    return torch.minimum(bounds[:-1] + places.long(), bounds[1:] - 1)
+    indices = torch.empty(count, dtype=torch.int64)
+    for start in range(0, count, _DRAWN_AT_ONCE):
+        chosen = indices[start : start + _DRAWN_AT_ONCE]
+        bounds = torch.arange(start, start + len(chosen) + 1) * d // count
+        places = torch.rand(len(chosen), generator=generator) * (bounds[1:] - bounds[:-1])
+        torch.minimum(bounds[:-1] + places.long(), bounds[1:] - 1, out=chosen)
+    return indices
 
 
 def sign_fractions(updates: Points, indices: Tensor) -> Tensor:

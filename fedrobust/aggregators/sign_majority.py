@@ -47,6 +47,6 @@ class SignMajority:
         update = torch.empty(updates.shape[1], dtype=updates.dtype, device=updates.device)
         num_ties = 0
         for where, votes in sign_votes(updates):
-            update[where] = (self.step_size * votes.sign()).to(update)
-            num_ties += int((votes == 0).sum())
+            num_ties += len(votes) - int(votes.count_nonzero())
+            update[where] = votes.sign_().mul_(self.step_size)
         return Aggregate(update=update, diagnostics={"tied_fraction": num_ties / len(update)})

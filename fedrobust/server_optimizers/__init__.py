@@ -5,4 +5,7 @@ from fedrobust.server_optimizers.base import ServerOptimizer
 from fedrobust.server_optimizers.momentum import ServerMomentum
 from fedrobust.server_optimizers.plain import PlainStep
 
-__all__ = ["PlainStep", "ServerAdam", "ServerMomentum", "ServerOptimizer", "ServerYogi"]
+OPTIMIZERS: tuple[type[ServerOptimizer], ...] = (PlainStep, ServerMomentum, ServerAdam, ServerYogi)
+"""All of them."""
+
+__all__ = ["OPTIMIZERS", "PlainStep", "ServerAdam", "ServerMomentum", "ServerOptimizer", "ServerYogi"]

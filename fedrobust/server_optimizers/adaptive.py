@@ -22,6 +22,12 @@ class ServerAdam:
     Every parameter moves by about as much, so the server's learning rate is a step size: 0.01 to 0.1, not 1.
 
     Formula: m ← β₁·m + (1 - β₁)·Δ; v ← β₂·v + (1 - β₂)·Δ²; step = m/(√v + τ), from m = 0 and v = τ².
+    Cost: O(d), and 2d numbers of memory from round to round.
+    Assumes: parameters whose answers are of very different sizes, as those of embeddings and rare features are; a τ
+        near the size below which an answer is noise.
+    Fails when: the learning rate is left at 1; clients differ much, so that the answers of a parameter change sign and
+        it still moves as far as any other; an attacker pushes parameters that hardly move otherwise: divided by their
+        typical size, small answers there make steps as long as all others.
     Source: Reddi et al., "Adaptive Federated Optimization", ICLR 2021, https://arxiv.org/abs/2003.00295 (FedAdam)
     Departs: nothing; as there, averages are not corrected for their start, and v starts at τ².
 
@@ -54,6 +60,10 @@ class ServerYogi:
     So a few small answers in a row do not make the next large one count for much.
 
     Formula: m ← β₁·m + (1 - β₁)·Δ; v ← v - (1 - β₂)·Δ²·sign(v - Δ²); step = m/(√v + τ), from m = 0 and v = τ².
+    Cost: O(d), and 2d numbers of memory from round to round.
+    Assumes: what Adam assumes, where the answers of a parameter are sparse: large in few rounds, small in most.
+    Fails when: where Adam does; and v is slow to grow: after a sudden rise of the answers steps are long for about
+        1/(1 - β₂) rounds.
     Source: Reddi et al., "Adaptive Federated Optimization", ICLR 2021, https://arxiv.org/abs/2003.00295 (FedYogi)
     Departs: nothing; as there, averages are not corrected for their start, and v starts at τ².
 

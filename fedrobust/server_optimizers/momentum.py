@@ -22,6 +22,12 @@ class ServerMomentum:
     raised.
 
     Formula: v ← β·v + Δ; step = v.
+    Cost: O(d), and d numbers of memory from round to round.
+    Assumes: answers that point in a common direction over about 1/(1 - β) rounds; noise and the clients' differences
+        average out over them.
+    Fails when: the learning rate is not lowered with a large β, as the steps then are up to 1/(1 - β) times as long;
+        the rule lets an attack of one round pass, which then moves the model in every later round too, by 1/(1 - β)
+        times the answer in all.
     Source: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
     Classification", 2019, https://arxiv.org/abs/1909.06335 (FedAvgM)
     Departs: nothing; this is the update rule of its text, without Nesterov's look ahead.

@@ -22,6 +22,10 @@ CHUNK_SIZE = 1 << 16
 """Columns read at a time, at most: float32 products stay short sums, and a centred or widened chunk stays small."""
 
 _CPU_CHUNK_NUMBERS = 1 << 19
+_FEWEST_CHUNK_NUMBERS = 1 << 16
+_CHUNK_PART = 32
+"""A copy of a chunk is a small part of the whole, unless the whole is small."""
+
 _MOST_DEVICE_COLUMNS = 1 << 24
 _DEVICE_CHUNK_PART = 32
 """A GPU is given few and large chunks, a copy of which is still a small part of the whole."""
@@ -115,7 +119,9 @@ def default_chunk_size(points: Points) -> int:
     """Columns of which a copy is small beside the whole, and on a CPU stays in its cache."""
     if points.device.type != "cpu":
         return min(max(CHUNK_SIZE, points.shape[1] // _DEVICE_CHUNK_PART), _MOST_DEVICE_COLUMNS)
-    return min(CHUNK_SIZE, max(_FEWEST_COLUMNS, _CPU_CHUNK_NUMBERS // max(1, len(points))))
+    n, d = points.shape
+    numbers = min(_CPU_CHUNK_NUMBERS, max(_FEWEST_CHUNK_NUMBERS, n * d // _CHUNK_PART))
+    return min(CHUNK_SIZE, max(_FEWEST_COLUMNS, numbers // max(1, n)))
 
 
 def column_chunks(points: Points, chunk_size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
@@ -175,6 +181,12 @@ def _gather(points: Tensor, indices: Tensor) -> Tensor:
     return result
 
 
+def all_finite(values: Tensor) -> bool:
+    """Whether no number is NaN or infinite, without a copy; `isfinite` makes one."""
+    low, high = torch.aminmax(values)  # one pass; NaN is both
+    return math.isfinite(low) and math.isfinite(high)
+
+
 def require_finite(values: Tensor, points: Points) -> None:
     """Refuse points of which some are NaN or infinite, if `values` computed from all of them show it.
 
@@ -183,8 +195,7 @@ def require_finite(values: Tensor, points: Points) -> None:
     Raises:
         UnusableUpdatesError: with the rows that hold NaN or infinity.
     """
-    low, high = torch.aminmax(values)  # one pass; NaN is both
-    if math.isfinite(low) and math.isfinite(high):
+    if all_finite(values):
         return
     is_finite = torch.ones(len(points), dtype=torch.bool)
     for _, chunk in column_chunks(points):

@@ -12,6 +12,7 @@ from fedrobust.statistics.gram import gram_matrix, sliced_products
 _NARROW = 1e-2
 # What float64 leaves of 1 - cos between parallel points, which must not decide who is nearer.
 _ROUNDING = 1e-12
+_ROWS_AT_ONCE = 64
 _WIDE_CHUNK = 1 << 12
 """Columns turned into float64 at a time on a CPU."""
 
@@ -46,12 +47,18 @@ def measure_directions(points: Points) -> Directions:
 
 
 def _directions(gram: Tensor) -> Directions:
+    """In place of `gram`: at a thousand points a matrix is large enough to count."""
     norms = gram.diagonal().sqrt()
     inverse = torch.where(norms > 0, 1 / norms, 0.0)
-    distances = 1 - gram * inverse[:, None] * inverse[None, :]
-    # Multiplied in another order, (i, j) and (j, i) may differ in the last bit.
-    distances = ((distances + distances.T) / 2).clamp(0, 2).fill_diagonal_(0)
-    distances = distances.where(distances > _ROUNDING, 0.0)
+    distances = gram.mul_(-inverse[:, None]).mul_(inverse).add_(1)
+    for start in range(0, len(gram), _ROWS_AT_ONCE):
+        # Multiplied in another order, (i, j) and (j, i) may differ in the last bit.
+        stop = start + _ROWS_AT_ONCE
+        mean = (distances[start:stop, start:] + distances[start:, start:stop].T) / 2
+        distances[start:stop, start:] = mean
+        distances[start:, start:stop] = mean.T
+    distances.clamp_(0, 2).fill_diagonal_(0)
+    distances.masked_fill_(distances <= _ROUNDING, 0.0)
     return Directions(norms, distances)
 
 

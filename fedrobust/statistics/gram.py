@@ -15,10 +15,12 @@ from torch import Tensor
 from fedrobust.statistics.columns import (
     Points,
     Shards,
+    all_finite,
     column_chunks,
     get_row,
     map_columns,
     require_finite,
+    select_columns,
 )
 from fedrobust.statistics.kernels.combination_kernel import can_combine, combined_rows
 from fedrobust.statistics.kernels.gram_kernel import can_multiply, row_products
@@ -33,6 +35,11 @@ _SLICE = 1 << 11
 
 _MOST_SLICES = 1 << 9
 _FEWEST_DEVICE_BYTES = 1 << 25
+_SAMPLE_PART = 64
+_FEWEST_SAMPLED = 1 << 10
+"""Chosen columns are copied so small a part of all at a time, if that is no less than so many."""
+
+_ROWS_AT_ONCE = 64
 _DEVICE_PART = 32
 """What a GPU's products take is at most so small a part of the points, if that is more than the fewest bytes."""
 
@@ -55,16 +62,16 @@ def gram_matrix(points: Points, *, centre: Vector | None = None, chunk_size: int
     """
     precision = _product_precision(points)
     gram = _gram(points, centre, chunk_size, precision)
-    if precision == torch.float32 and not bool(torch.isfinite(gram).all()):
+    if precision == torch.float32 and not all_finite(gram):
         # An outlier beyond 1e19 overflows its float32 products, and must not take the honest rows with it.
         gram = _gram(points, centre, chunk_size, torch.float64)
     require_finite(gram, points)
-    if not bool(torch.isfinite(gram).all()):
+    if not all_finite(gram):
         raise ValueError("updates must have squared norms below 1e308")
     return gram
 
 
-def robust_gram_matrix(points: Points, *, chunk_size: int | None = None) -> Tensor:
+def robust_gram_matrix(points: Points, *, columns: Tensor | None = None, chunk_size: int | None = None) -> Tensor:
     """The Gram matrix about a centre in whose neighbourhood distances do not cancel, `(n, n)` float64 on the CPU.
 
     Updates lie near the origin, so mostly the origin will do and the data is read once. Where the typical distance is
@@ -73,25 +80,53 @@ def robust_gram_matrix(points: Points, *, chunk_size: int | None = None) -> Tens
 
     Args:
         points: `(n, d)`, float, on any device; not changed.
+        columns: ascending indices of the coordinates that count, on the CPU; all if `None`. They are copied a part at a
+            time.
         chunk_size: columns per chunk; chosen if `None`.
 
     Raises:
         ValueError: points that are not finite, or whose squared norms overflow float64.
     """
-    gram = gram_matrix(points, chunk_size=chunk_size)
+
+    def build(medoid: int | None) -> Tensor:
+        if columns is None:
+            return gram_matrix(
+                points, centre=None if medoid is None else get_row(points, medoid), chunk_size=chunk_size
+            )
+        at_once = max(_FEWEST_SAMPLED, points.shape[1] // _SAMPLE_PART)
+        return _added(build_part(medoid, some) for some in columns.split(at_once))
+
+    def build_part(medoid: int | None, some: Tensor) -> Tensor:
+        sample = select_columns(points, some)
+        return gram_matrix(sample, centre=None if medoid is None else sample[medoid], chunk_size=chunk_size)
+
+    gram = build(None)
     for _ in range(_MAX_PASSES - 1):
         medoid, squared_radius = medoid_and_squared_radius(gram)
         if squared_radius >= _CENTRED * float(gram.diagonal().median()):
             break
-        gram = gram_matrix(points, centre=get_row(points, medoid), chunk_size=chunk_size)
+        del gram  # the next one takes its place
+        gram = build(medoid)
     return gram
 
 
 def squared_distances(gram: Tensor) -> Tensor:
     """D²ᵢⱼ = Kᵢᵢ + Kⱼⱼ - 2Kᵢⱼ, `(n, n)` and never negative, from a Gram matrix `(n, n)` about any centre."""
+    return _squared_distances_from(gram, slice(0, len(gram)))
+
+
+def map_squared_distances(gram: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """`function` from some rows `(k, n)` of the squared distances to `(k,)`, over all rows, `(n,)`: no other matrix."""
+    spans = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(gram), _ROWS_AT_ONCE))
+    return torch.cat([function(_squared_distances_from(gram, rows)) for rows in spans])
+
+
+def _squared_distances_from(gram: Tensor, rows: slice) -> Tensor:
     norms = gram.diagonal()
-    squared = norms[:, None] + norms[None, :]
-    return squared.sub_(gram, alpha=2).clamp_min_(0).fill_diagonal_(0)
+    squared = norms[rows, None] + norms[None, :]
+    squared.sub_(gram[rows], alpha=2).clamp_min_(0)
+    squared[:, rows].fill_diagonal_(0)
+    return squared
 
 
 def medoid_and_squared_radius(gram: Tensor) -> tuple[int, float]:
@@ -99,7 +134,7 @@ def medoid_and_squared_radius(gram: Tensor) -> tuple[int, float]:
 
     Outliers can move neither while they are fewer than half.
     """
-    medians = squared_distances(gram).median(dim=1).values
+    medians = map_squared_distances(gram, lambda squared: squared.median(dim=1).values)
     medoid = int(medians.argmin())
     return medoid, float(medians[medoid])
 
@@ -136,7 +171,7 @@ def squared_norms(points: Points, *, chunk_size: int | None = None) -> Tensor:
         return norms.square()
 
     norms = _sum_over_chunks(points, (len(points),), square, chunk_size)
-    if precision == torch.float32 and not bool(torch.isfinite(norms).all()):  # a norm above 1e19 overflowed
+    if precision == torch.float32 and not all_finite(norms):  # a norm above 1e19 overflowed
         norms = _sum_over_chunks(points, (len(points),), square_wide, chunk_size)
     require_finite(norms, points)
     return norms
@@ -164,7 +199,7 @@ def inner_products(points: Points, vector: Vector, *, chunk_size: int | None = N
         return chunk.double() @ vector[where].to(chunk.device, torch.float64)
 
     products = _sum_over_chunks(points, (len(points),), multiply, chunk_size)
-    if precision == torch.float32 and not bool(torch.isfinite(products).all()):
+    if precision == torch.float32 and not all_finite(products):
         products = _sum_over_chunks(points, (len(points),), multiply_wide, chunk_size)
     require_finite(products, points)
     return products
@@ -285,9 +320,11 @@ def _sum_over_chunks(
 
 def _added(tensors: Iterable[Tensor]) -> Tensor:
     """Their sum, in place of the first: at a thousand clients a Gram matrix is large enough to count."""
-    first, *others = tensors
-    for other in others:
+    given = iter(tensors)
+    first = next(given)
+    for other in given:
         first += other
+        del other  # before the next one is made
     return first
 
 

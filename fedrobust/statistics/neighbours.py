@@ -1,8 +1,13 @@
 """Nearest neighbours from a matrix of distances; of equal distances the lower index is nearer."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+_ROWS_AT_ONCE = 64
 
 
 def nearest(distances: Tensor, count: int) -> Tensor:
@@ -12,8 +17,10 @@ def nearest(distances: Tensor, count: int) -> Tensor:
         distances: `(n, n)`, squared or not, on the CPU.
         count: itself included, which always comes first; 1 <= count <= n.
     """
-    order = np.argsort(_itself_first(distances), axis=1, kind="stable")
-    return torch.from_numpy(order[:, :count].copy())
+    found = np.empty((len(distances), count), dtype=np.int64)
+    for start, rows in _itself_first(distances):
+        found[start : start + len(rows)] = np.argsort(rows, axis=1, kind="stable")[:, :count]
+    return torch.from_numpy(found)
 
 
 def sums_of_nearest(distances: Tensor, count: int) -> Tensor:
@@ -23,9 +30,13 @@ def sums_of_nearest(distances: Tensor, count: int) -> Tensor:
         distances: `(n, n)`, squared or not, on the CPU; what is given is what is added up.
         count: itself not included; 1 <= count < n.
     """
-    ordered = np.sort(_itself_first(distances), axis=1)
-    return torch.from_numpy(ordered[:, 1 : count + 1].sum(axis=1))
+    parts = [np.sort(rows, axis=1)[:, 1 : count + 1].sum(axis=1) for _, rows in _itself_first(distances)]
+    return torch.from_numpy(np.concatenate(parts))
 
 
-def _itself_first(distances: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return distances.clone().fill_diagonal_(-1.0).numpy()
+def _itself_first(distances: Tensor) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """The rows, copied a few at a time, and where they begin."""
+    for start in range(0, len(distances), _ROWS_AT_ONCE):
+        rows = distances[start : start + _ROWS_AT_ONCE].clone()
+        rows[:, start : start + _ROWS_AT_ONCE].fill_diagonal_(-1.0)
+        yield start, rows.numpy()

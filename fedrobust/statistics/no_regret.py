@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.statistics.filtering import Filtered, relative_projections
-from fedrobust.statistics.gram import squared_distances
+from fedrobust.statistics.gram import map_squared_distances
 from fedrobust.statistics.spectral import top_direction
 from fedrobust.statistics.threads import on_one_thread
 from fedrobust.types import Weights
@@ -69,10 +69,11 @@ def far_points(gram: Tensor, num_outliers: int) -> Tensor:
     At most f points do. They would make the steps, relative to the farthest point, too small for all others.
     """
     n = len(gram)
-    distances = squared_distances(gram)
-    radii = distances.kthvalue(n - num_outliers, dim=1).values
+    radii = map_squared_distances(gram, lambda squared: squared.kthvalue(n - num_outliers, dim=1).values)
     centre = int(radii.argmin())
-    return distances[centre] > _PRUNING_FACTOR**2 * radii[centre]
+    norms = gram.diagonal()
+    distances = (norms[centre] + norms).sub_(gram[centre], alpha=2)
+    return distances > _PRUNING_FACTOR**2 * radii[centre]
 
 
 def project_onto_capped_simplex(weights: Weights, cap: float) -> Weights:

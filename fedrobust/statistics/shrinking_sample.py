@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrobust.seeds import numpy_generator
-from fedrobust.statistics.gram import recentre
 from fedrobust.statistics.spectral import TopDirection
 from fedrobust.types import Weights
 
@@ -51,19 +50,29 @@ class ShrinkingSample:
 
     def _decompose(self, kept: Tensor) -> TopDirection:
         self._members = kept.nonzero().squeeze(1)
+        self._coordinates = np.zeros((0, 0))  # the last basis makes room: at a thousand points it would count
         m = len(self._members)
-        gram = self._gram[self._members][:, self._members]
-        centred = recentre(gram, torch.full((m,), 1 / m, dtype=torch.float64))
-        values, vectors = scipy.linalg.eigh(centred.numpy(), check_finite=False, driver="evd")
+        values, vectors = scipy.linalg.eigh(self._centred().T, check_finite=False, driver="evd", overwrite_a=True)
         used = values > max(float(values[-1]), 0.0) * m * np.finfo(np.float64).eps
         self._values = values[used]
-        self._coordinates = np.ascontiguousarray(vectors[:, used] * np.sqrt(self._values))
+        vectors *= np.sqrt(values.clip(min=0))
+        self._coordinates = np.compress(used, vectors, axis=1)
         self._highest = self._scatter = float(values[-1])
         if not used.any():
             return self._answer(kept, 0.0, np.zeros(m))
         self._direction = np.zeros(len(self._values))
         self._direction[-1] = 1.0
         return self._answer(kept, self._scatter, self._coordinates[:, -1])
+
+    def _centred(self) -> NDArray[np.float64]:
+        """The Gram matrix of the members about their mean, `(m, m)`; what `recentre` computes, in place."""
+        rows = self._members.numpy()
+        gram: NDArray[np.float64] = self._gram.numpy()[np.ix_(rows, rows)]
+        means = gram.mean(axis=1)
+        gram -= means[:, None]
+        gram -= means
+        gram += means.mean()
+        return gram
 
     def _search(self, kept: Tensor) -> TopDirection | None:
         """The direction of the points that are left, or `None` where this does not find it to the last digits."""

@@ -5,12 +5,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fedrobust.statistics.columns import Points, column_chunks, require_finite
+from fedrobust.statistics.columns import Points, Shards, column_chunks, default_chunk_size, require_finite
+from fedrobust.statistics.kernels.sign_kernel import can_count, counted_signs
 
 _CHUNK_BYTES = 1 << 21
 """A chunk of this size mostly stays in a CPU core's cache between the check, the signs and their sum."""
 
 _DEVICE_CHUNK_BYTES = 1 << 28
+_COMPILED_PART = 16
+_FEWEST_COMPILED_COLUMNS = 1 << 16
+_COLUMNS_ON_ONE_THREAD = 1 << 15
+"""What follows is so little for each vote that to wake torch's threads would take longer."""
 
 
 def sign_votes(points: Points) -> Iterator[tuple[slice, Tensor]]:
@@ -22,9 +27,19 @@ def sign_votes(points: Points) -> Iterator[tuple[slice, Tensor]]:
     Raises:
         ValueError: points that are not finite.
     """
-    at_once = _CHUNK_BYTES if points.device.type == "cpu" else _DEVICE_CHUNK_BYTES
+    parts = points.parts if isinstance(points, Shards) else (points,)
+    if all(can_count(part) for part in parts):
+        at_once = max(_FEWEST_COMPILED_COLUMNS, points.shape[1] // _COMPILED_PART)
+        for where, chunk in column_chunks(points, at_once):
+            start = where.start
+            for votes in counted_signs(chunk, points).split(_COLUMNS_ON_ONE_THREAD):
+                yield slice(start, start + len(votes)), votes.float()
+                start += len(votes)
+        return
+    on_cpu = points.device.type == "cpu"
+    at_once = _CHUNK_BYTES if on_cpu else _DEVICE_CHUNK_BYTES
     chunk_size = max(1, at_once // (len(points) * points.dtype.itemsize))
-    for where, chunk in column_chunks(points, chunk_size):
+    for where, chunk in column_chunks(points, min(chunk_size, default_chunk_size(points)) if on_cpu else chunk_size):
         rows = chunk if chunk.dtype in (torch.float32, torch.float64) else chunk.float()
         ones = torch.ones(len(rows), dtype=rows.dtype, device=rows.device)
         # A product sums over rows faster than `sum` does; whole numbers are exact in any of its precisions.

@@ -37,8 +37,8 @@ from fedrobust.aggregators import (
     SpectralFilter,
     TrimmedMean,
 )
-from fedrobust.aggregators.bulyan import mean_near_median
 from fedrobust.engines.local import LocalGrid
+from fedrobust.statistics.order_statistics import mean_nearest_to_median
 
 Matrix = NDArray[np.float64]
 
@@ -189,7 +189,7 @@ def test_flower_selects_for_bulyan_all_at_once(monkeypatch: pytest.MonkeyPatch) 
             chosen = points[rows]
             expected = aggregate_n_closest_weights([np.median(chosen, axis=0)], [[row] for row in chosen], beta)[0]
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
-            second = mean_near_median(torch.from_numpy(points), torch.tensor(rows), beta).numpy()
+            second = mean_nearest_to_median(torch.from_numpy(points), beta, rows=torch.tensor(rows)).numpy()
             np.testing.assert_allclose(second, expected, rtol=1e-9, atol=1e-12)
         differ += int(at_once != sorted(selected))
     assert differ >= 5

@@ -36,3 +36,17 @@ def test_a_docstring_without_a_label_is_refused(builder):
 
     with pytest.raises(ValueError, match="Mean has no Cost, Breakdown point, Assumes, Fails when, Source, Departs"):
         builder.read_page("aggregator", Mean)
+
+
+def test_a_server_optimiser_needs_no_breakdown_point(builder):
+    """But all the rest; and its page says in its name what it is a page of."""
+
+    class PlainStep:
+        """Step.
+
+        Formula: step = Δ.
+        """
+
+    with pytest.raises(ValueError, match=r"PlainStep has no Cost, Assumes, Fails when, Source, Departs$"):
+        builder.read_page("server_optimizer", PlainStep)
+    assert {"server_plain.md", "server_momentum.md", "server_adam.md", "server_yogi.md"} <= set(builder.files())

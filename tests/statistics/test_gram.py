@@ -93,3 +93,14 @@ def test_products_as_a_gpu_computes_them_equal_numpy(width: int) -> None:
     rows = torch.randn(7, width, generator=torch_generator(0, "slices"))
     expected = rows.double().numpy() @ rows.double().numpy().T
     np.testing.assert_allclose(sliced_products(rows).numpy(), expected, rtol=0, atol=1e-6 * width)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e4])
+def test_the_matrix_of_some_columns_is_that_of_a_copy_of_them(monkeypatch, distance):
+    """In parts of five columns, near the origin and where a centre is needed; NumPy's distances are the oracle."""
+    monkeypatch.setattr("fedrobust.statistics.gram._FEWEST_SAMPLED", 5)
+    points = torch.randn(9, 40, generator=torch_generator(6, "columns"), dtype=torch.float64) + distance
+    columns = torch.tensor([0, 3, 4, 5, 11, 17, 18, 21, 30, 31, 38, 39])
+    found = squared_distances(robust_gram_matrix(points, columns=columns)).numpy()
+    chosen = points[:, columns].numpy()
+    np.testing.assert_allclose(found, cdist(chosen, chosen, "sqeuclidean"), rtol=1e-9, atol=1e-9)

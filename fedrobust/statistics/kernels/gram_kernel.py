@@ -6,6 +6,7 @@ chunk of columns, and are then added up in float64. Only pairs i <= j are comput
 
 import functools
 from collections.abc import Callable
+from itertools import pairwise
 from threading import Lock
 
 import numpy as np
@@ -13,7 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.statistics.kernels.native import Code, can_compile, compile_kernel, over_column_spans, vector_lanes
+from fedrobust.statistics.kernels.native import (
+    Code,
+    can_compile,
+    compile_kernel,
+    in_turns,
+    over_column_spans,
+    vector_lanes,
+)
 
 _SIDE = 4
 _CHUNK = 1024
@@ -23,6 +31,12 @@ _BLOCK = 64
 """Rows of which two blocks stay in the cache for one chunk of columns."""
 
 _PACKED_COLUMNS = 1 << 13
+_PACKED_PART = 64
+"""A thread's copy is at most such a part of the points, where they are large."""
+
+_MOST_ROWS_BY_COLUMNS = 512
+_SHARED_COLUMNS = 1 << 12
+_TILE_PARTS = 8
 _ALIASED_BYTES = 1 << 12
 _WORTH_COMPILING = 1 << 16
 
@@ -46,23 +60,66 @@ def row_products(points: Tensor, centre: Tensor | None = None) -> Tensor:
         centre: c, `(d,)`; nothing is subtracted if `None`.
     """
     n, d = points.shape
-    lanes = vector_lanes()
-    width = d // lanes * lanes
+    width = d // vector_lanes() * vector_lanes()
     must_copy = centre is not None or points.dtype != torch.float32 or points.stride(1) != 1
     # Rows a multiple of a page apart all fall into the same lines of the cache, and drive one another out.
-    if must_copy or points.stride(0) * 4 % _ALIASED_BYTES == 0:
+    must_copy |= points.stride(0) * 4 % _ALIASED_BYTES == 0
+    if n > _MOST_ROWS_BY_COLUMNS:
+        gram = _by_tiles(points, centre, width, must_copy)
+    elif must_copy:
         gram = _summed((n, d), width, lambda start, stop: _of_copies(points, centre, start, stop))
     else:
         source, stride = points.data_ptr(), points.stride(0)
         gram = _summed((n, d), width, lambda start, stop: _of_span(source, n, stride, start, stop))
-    gram.triu_().add_(gram.triu(1).T)
-    if width == d:
-        return gram
-    rest = points[:, width:].double()
-    if centre is not None:
-        rest = rest - centre[width:].double()
-    last = rest @ rest.T
-    return gram + (last + last.T) / 2
+    if width < d:
+        rest = points[:, width:].double()
+        if centre is not None:
+            rest -= centre[width:].double()
+        gram.addmm_(rest, rest.T)
+    return _mirrored(gram)
+
+
+def _mirrored(gram: Tensor) -> Tensor:
+    """What lies above the diagonal, copied below it in place, a few rows at a time."""
+    for start in range(0, len(gram), _BLOCK):
+        stop = start + _BLOCK
+        corner = gram[start:stop, start:stop]
+        corner.copy_(corner.triu() + corner.triu(1).T)
+        gram[stop:, start:stop] = gram[start:stop, stop:].T
+    return gram
+
+
+def _by_tiles(points: Tensor, centre: Tensor | None, width: int, must_copy: bool) -> Tensor:
+    """Products over columns 0, ..., width - 1 of many rows: threads share the tiles of one matrix.
+
+    To share the columns each would need a matrix of its own, and of a thousand rows that is 8 MB.
+    """
+    n = len(points)
+    padded = -(-n // _SIDE) * _SIDE
+    tiles, num_diagonal = _tiles(padded // _SIDE)
+    num_parts = min(_TILE_PARTS, num_diagonal)  # each has one tile on the diagonal at least
+    bounds = np.linspace([0, num_diagonal], [num_diagonal, len(tiles)], num_parts + 1).astype(np.int64)
+    parts = [
+        (np.concatenate([tiles[diagonal:diagonal_stop], tiles[other:other_stop]]), int(diagonal_stop - diagonal))
+        for (diagonal, other), (diagonal_stop, other_stop) in pairwise(bounds)
+    ]
+    gram = np.zeros((padded, padded))
+    buffer = torch.empty(n, _SHARED_COLUMNS + vector_lanes()) if must_copy else points  # an odd number of cache lines
+    offsets = _offsets(n, buffer.stride(0))
+    kernel, source = _kernel(), buffer.data_ptr()
+    for low in range(0, width, _SHARED_COLUMNS):
+        high = min(low + _SHARED_COLUMNS, width)
+        if must_copy:
+            _copy(points, centre, low, high, buffer)
+        start, stop = (0, high - low) if must_copy else (low, high)
+
+        def multiply(part: tuple[NDArray[np.int64], int], start: int = start, stop: int = stop) -> None:
+            some, first = part
+            place, target = some.ctypes.data, gram.ctypes.data
+            kernel(source, offsets.ctypes.data, start, stop, place, first, len(some), target, padded)
+
+        in_turns(parts, multiply)
+    return torch.from_numpy(gram if padded == n else gram[:n, :n].copy())
 
 
 def _summed(shape: tuple[int, int], width: int, work: Callable[[int, int], NDArray[np.float64]]) -> Tensor:
@@ -90,21 +147,31 @@ def _summed(shape: tuple[int, int], width: int, work: Callable[[int, int], NDArr
 def _of_copies(points: Tensor, centre: Tensor | None, start: int, stop: int) -> NDArray[np.float64]:
     n = len(points)
     total = np.zeros((n, n))
-    buffer = torch.empty(n, min(_PACKED_COLUMNS, stop - start) + vector_lanes())  # an odd number of cache lines
-    for low in range(start, stop, _PACKED_COLUMNS):
-        high = min(low + _PACKED_COLUMNS, stop)
-        copied = buffer[:, : high - low]
-        copied.copy_(points[:, low:high])
-        if centre is not None:
-            copied -= centre[low:high].to(torch.float32)
+    columns = min(_PACKED_COLUMNS, max(_CHUNK, points.shape[1] // _PACKED_PART // _CHUNK * _CHUNK), stop - start)
+    buffer = torch.empty(n, columns + vector_lanes())  # an odd number of cache lines
+    for low in range(start, stop, columns):
+        high = min(low + columns, stop)
+        _copy(points, centre, low, high, buffer)
         total += _of_span(buffer.data_ptr(), n, buffer.stride(0), 0, high - low)
     return total
 
 
+def _copy(points: Tensor, centre: Tensor | None, low: int, high: int, buffer: Tensor) -> None:
+    copied = buffer[:, : high - low]
+    copied.copy_(points[:, low:high])
+    if centre is not None:
+        copied -= centre[low:high].to(torch.float32)
+
+
+def _offsets(n: int, stride: int) -> NDArray[np.int64]:
+    """Where rows begin; the last one stands in for those that are missing to a full tile."""
+    return np.minimum(np.arange(-(-n // _SIDE) * _SIDE), n - 1) * stride
+
+
 def _of_span(source: int, n: int, stride: int, start: int, stop: int) -> NDArray[np.float64]:
     """Products over columns start, ..., stop - 1; what lies below the diagonal is not meant to be read."""
-    padded = -(-n // _SIDE) * _SIDE
-    offsets = np.minimum(np.arange(padded), n - 1) * stride  # the last row stands in for those that are missing
+    offsets = _offsets(n, stride)
+    padded = len(offsets)
     tiles, num_diagonal = _tiles(padded // _SIDE)
     gram = np.zeros((padded, padded))
     _kernel()(

@@ -8,14 +8,17 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import count, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 log = logging.getLogger("fedrobust")
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _COLUMNS_A_SPAN = 4096
 _NUMBERS_A_SPAN = 1 << 20
@@ -146,14 +149,23 @@ def over_column_spans(
     num_spans = max(1, min(_MOST_SPANS, shape[0] * stop // _NUMBERS_A_SPAN, stop // _COLUMNS_A_SPAN))
     bounds = [stop * index // num_spans // multiple * multiple for index in range(num_spans)]
     spans = list(pairwise([*bounds, stop]))
-    results: list[Any] = [None] * num_spans
-    turns = iter(range(num_spans))
+    return in_turns(spans, lambda span: work(*span))
+
+
+def in_turns(parts: Sequence[T], work: Callable[[T], R]) -> list[R]:
+    """Call `work` on each part, on as many threads as torch uses: a thread takes the next part when done with one.
+
+    Returns:
+        The results in the order of the parts.
+    """
+    results: list[Any] = [None] * len(parts)
+    turns = iter(range(len(parts)))
 
     def take_turns() -> None:
         for turn in turns:
-            results[turn] = work(*spans[turn])
+            results[turn] = work(parts[turn])
 
-    num_helpers = min(torch.get_num_threads(), num_spans) - 1
+    num_helpers = min(torch.get_num_threads(), len(parts)) - 1
     helpers = [_workers(num_helpers).submit(take_turns) for _ in range(num_helpers)]
     try:
         take_turns()

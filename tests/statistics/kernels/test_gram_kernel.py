@@ -43,6 +43,21 @@ def test_about_a_centre_half_precision_strides_and_aliased_rows(d):
     assert ((row_products(turned) - points.double() @ points.double().T).abs() <= allowed(points)).all()
 
 
+@pytest.mark.parametrize("n", [1, 5, 63, 130])
+@pytest.mark.parametrize("d", [16, 4096, 9001])
+def test_threads_that_share_the_tiles_of_one_matrix(monkeypatch, n, d):
+    """How more than 512 rows are multiplied; 4,096 columns are copied, as rows lie a multiple of 4,096 bytes apart."""
+    monkeypatch.setattr(gram_kernel, "_MOST_ROWS_BY_COLUMNS", 0)
+    points = torch.randn(n, d, generator=torch_generator(4, "gram", n, d))
+    centre = torch.randn(d, generator=torch_generator(5, "gram"))
+    found, about = row_products(points), row_products(points, centre)
+    assert torch.equal(found, found.T)
+    wide = points.double()
+    assert ((found - wide @ wide.T).abs() <= allowed(points)).all()
+    wide -= centre.double()
+    assert ((about - wide @ wide.T).abs() <= 2 * allowed(wide)).all()
+
+
 def test_not_a_number_shows():
     points = torch.randn(6, 5000, generator=torch_generator(3, "gram"))
     points[2, 4999] = float("nan")
