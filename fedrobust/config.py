@@ -27,6 +27,8 @@ GROUPS = (
     "aggregator",
     "server",
     "server_optimizer",
+    "watermark",
+    "audit",
     "engine",
     "logger",
 )
@@ -60,6 +62,8 @@ class Root:
     aggregator: dict[str, Any] = field(default_factory=dict)
     server: dict[str, Any] = field(default_factory=dict)
     server_optimizer: dict[str, Any] = field(default_factory=dict)
+    watermark: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 

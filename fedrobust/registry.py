@@ -1,4 +1,4 @@
-"""What there is to choose from, as tables: `fedrobust list attacks` and `fedrobust list aggregators`.
+"""What there is to choose from, as tables: `fedrobust list attacks`, `list aggregators`, `list watermarks`.
 
 Everything is read from where it is defined: choices from the conf/ files, the stage of an attack from its config, what
 attackers must know from the attack, papers from the docstrings.
@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fedrobust.attacks.base import UpdateAttack
+from fedrobust.attacks.deployed_model import DeployedModelAttack
 from fedrobust.config import ConfigError, build, config_folder, plain
 
-LISTS = ("aggregators", "attacks")
+LISTS = ("aggregators", "attacks", "audits", "watermarks")
 
 _NO_STAGE = ("schedule", "training")
 """Components of an attack that say when and how it trains, not at which stage it acts."""
@@ -50,6 +51,26 @@ class AggregatorEntry:
     paper: str
 
 
+@dataclass(frozen=True)
+class WatermarkEntry:
+    """A choice of the group `watermark`: its name, what its triggers are, how they are labelled, and its source."""
+
+    name: str
+    summary: str
+    labels: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """A choice of the group `audit`: its name, what it looks at, what it does in a sentence, and its source."""
+
+    name: str
+    kind: str
+    summary: str
+    paper: str
+
+
 def attack_entries() -> list[AttackEntry]:
     """Every choice of the group `attack`, by name."""
     return [_attack_entry(name, node) for name, node in _configs("attack").items()]
@@ -62,6 +83,30 @@ def aggregator_entries() -> list[AggregatorEntry]:
         kind = type(build(node, "aggregator"))
         summary = inspect.getdoc(kind) or ""
         entries.append(AggregatorEntry(name, _one_line(summary.split("\n\n")[0]), source(kind)))
+    return entries
+
+
+def watermark_entries() -> list[WatermarkEntry]:
+    """Every choice of the group `watermark` but none, by name."""
+    entries = []
+    for name, node in _configs("watermark").items():
+        if "trigger_set" in node:
+            kind = type(build(node["trigger_set"], "watermark.trigger_set"))
+            label = node["trigger_set"].get("target_label")
+            labels = "random" if label is None else "one for all"
+            summary = inspect.getdoc(kind) or ""
+            entries.append(WatermarkEntry(name, _one_line(summary.split("\n\n")[0]), labels, source(kind)))
+    return entries
+
+
+def audit_entries() -> list[AuditEntry]:
+    """Every choice of the group `audit` but none, by name."""
+    entries = []
+    for name, node in _configs("audit").items():
+        plan = build(node, "audit")
+        if plan.method is not None:
+            summary = _one_line((inspect.getdoc(type(plan.method)) or "").split("\n\n")[0])
+            entries.append(AuditEntry(name, plan.kind, summary, source(type(plan.method))))
     return entries
 
 
@@ -85,19 +130,28 @@ def print_list(arguments: Sequence[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in LISTS:
         got = repr(" ".join(arguments)) if arguments else "nothing"
         raise ConfigError(f"list: must be followed by one of {', '.join(LISTS)}, got {got}")
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    columns, rows = _table(arguments[0])
     table = Table(title=arguments[0].capitalize(), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    if arguments[0] == "attacks":
-        for column in ("name", "stage", "knowledge", "paper"):
-            table.add_column(column, no_wrap=column == "name", overflow="fold")
-        for attack in attack_entries():
-            table.add_row(attack.name, ", ".join(attack.stages), attack.knowledge, "\n".join(attack.papers))
-    else:
-        for column in ("name", "what", "paper"):
-            table.add_column(column, no_wrap=column == "name", overflow="fold")
-        for rule in aggregator_entries():
-            table.add_row(rule.name, rule.summary, rule.paper)
-    console.print(table)
+    for column in columns:
+        table.add_column(column, no_wrap=column == "name", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _table(name: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows of a list."""
+    rows: list[tuple[str, ...]]
+    if name == "attacks":
+        rows = [(one.name, ", ".join(one.stages), one.knowledge, "\n".join(one.papers)) for one in attack_entries()]
+        return ("name", "stage", "knowledge", "paper"), rows
+    if name == "audits":
+        rows = [(audit.name, audit.kind, audit.summary, audit.paper) for audit in audit_entries()]
+        return ("name", "looks at", "what", "paper"), rows
+    if name == "watermarks":
+        rows = [(mark.name, mark.summary, mark.labels, mark.paper) for mark in watermark_entries()]
+        return ("name", "triggers", "labels", "paper"), rows
+    return ("name", "what", "paper"), [(rule.name, rule.summary, rule.paper) for rule in aggregator_entries()]
 
 
 def _configs(group: str) -> dict[str, Any]:
@@ -119,6 +173,8 @@ def _knowledge(parts: Sequence[Any]) -> str:
     for part in parts:
         if isinstance(part, UpdateAttack):
             return part.needs if part.needs == part.uses else f"{part.needs}; uses {part.uses}"
+    if any(isinstance(part, DeployedModelAttack) for part in parts):
+        return "own; the trained model"
     return "own" if parts else ""
 
 

@@ -15,30 +15,44 @@ import torch
 from torch import nn
 
 from fedrobust.aggregation import Aggregation
-from fedrobust.aggregators.base import Aggregate, RoundContext, State
+from fedrobust.aggregators.base import Aggregate, RoundContext, State, named_state, state_of
 from fedrobust.attacks.scenario import Adversary, ServerView
+from fedrobust.audits.audited_model import AuditedModel
+from fedrobust.audits.base import ModelReport
+from fedrobust.audits.data_auditing import DataFinding
+from fedrobust.audits.server_auditing import ServerAuditing
 from fedrobust.collection import Collected, Rejection, Reply, collect, drop_non_finite
 from fedrobust.data.datasets import Dataset
 from fedrobust.evaluation.accuracy import measure_accuracy
 from fedrobust.evaluation.attack_success import measure_attack_success
+from fedrobust.evaluation.audit import client_figures, data_figures, model_figures
 from fedrobust.evaluation.detection import measure_detection
 from fedrobust.evaluation.predictor import Predictor
 from fedrobust.parameters import ParameterLayout, average_buffers
 from fedrobust.server import Server
 from fedrobust.types import Buffers, UnusableUpdatesError, Vector
+from fedrobust.watermarks.embedding import Mark
+from fedrobust.watermarks.ownership import binomial_p_value, count_matches
 
 Row: TypeAlias = dict[str, Any]
 """What a round leaves in the records: plain JSON values."""
 
+_AUDIT = "audit"
+"""The audit's part of what a federation remembers."""
+
 
 @dataclass(frozen=True)
 class Order:
-    """What the server asks for: these clients, training from this model."""
+    """What the server asks for: these clients, training from this model.
+
+    `attack_on` is the attackers' word to their own: in a round that they sit out, all train as benign clients.
+    """
 
     round_number: int
     clients: tuple[int, ...]
     vector: Vector
     buffers: Buffers
+    attack_on: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,10 @@ class Federation:
     """The server's side of a scenario, and the two that know who is malicious: the adversary and the evaluation.
 
     `train_root` gives the server's own update, trained on its clean root data set, for a rule that needs one.
+    `wants_to_attack` says whether attackers who attack only when needed do so on this model. `auditing` is the server's
+    part in an audit, `audit_data` what its clients or a trusted auditor find in an order's data; `on_report` gets what
+    there is to see.
+    `mark` is the watermark of the model's owner, who is the server.
     """
 
     model: nn.Module
@@ -85,11 +103,21 @@ class Federation:
     seed: int
     state: GlobalModel
     train_root: Callable[[Order], Vector] | None = None
+    wants_to_attack: Callable[[GlobalModel], bool] | None = None
+    mark: Mark | None = None
+    auditing: ServerAuditing | None = None
+    audit_data: Callable[[Order], DataFinding | None] | None = None
+    on_report: Callable[[int, DataFinding | ModelReport], object] | None = None
     layout: ParameterLayout = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive the layout of the model."""
         object.__setattr__(self, "layout", ParameterLayout.of(self.model))
+
+    @property
+    def predictor(self) -> Predictor:
+        """The global model as it stands, in evaluation mode."""
+        return Predictor(self.model, self.layout, self.state.vector, self.state.buffers, self.dataset)
 
 
 def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
@@ -97,12 +125,15 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
     state, server, adversary = federation.state, federation.server, federation.adversary
     round_number = state.round_number + 1
 
-    # 1. The server samples clients; attackers may see to it that they are among them.
+    # 1. The server samples clients; attackers may see to it that they are among them, or sit this round out.
+    attack_on = federation.wants_to_attack is None or federation.wants_to_attack(state)
+    adversary = adversary if attack_on else adversary.at_rest()
     forced = adversary.forced(round_number)
-    asked = server.sample_clients(federation.num_clients, federation.seed, round_number, forced)
+    excluded = () if federation.auditing is None else federation.auditing.excluded(state_of(_AUDIT, state.memory))
+    asked = server.sample_clients(federation.num_clients, federation.seed, round_number, forced, excluded)
 
     # 2. The engine carries the model to the clients, they train, and it brings back their updates.
-    order = Order(round_number, asked, state.vector, state.buffers)
+    order = Order(round_number, asked, state.vector, state.buffers, attack_on)
     delivery = yield order
     started = time.perf_counter()
     root_update = None if federation.train_root is None else federation.train_root(order)
@@ -139,13 +170,27 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
         step = step_size * aggregate.update.to(state.vector)
         state.vector = state.vector + step
         state.buffers = average_buffers(state.buffers, collected.buffers, shares)
-        state.memory = {**aggregate.state, **adversary.remember(corruption, step)}
+        audit_memory = named_state(_AUDIT, state_of(_AUDIT, state.memory))
+        state.memory = {**aggregate.state, **adversary.remember(corruption, step), **audit_memory}
     state.round_number = round_number
     seconds_aggregation = time.perf_counter() - started
 
-    # 7. Evaluation judges model, attack and rule. It alone compares the rule's answer with the truth.
-    row = describe_round(federation, delivery, collected, aggregate)
+    # 7. The owner embeds its watermark anew: averaging over clients who do not know it has thinned it out.
+    started = time.perf_counter()
+    if federation.mark is not None and federation.mark.embeds_in("rounds") and aggregate is not None:
+        state.vector = federation.mark.embed(federation.predictor, round_number).vector
+    seconds_watermark = time.perf_counter() - started
+
+    # 8. Clients and a trusted auditor have audited data before training; the server audits clients and the model. What
+    # follows from it is the plan's.
+    started = time.perf_counter()
+    audit = play_audit(federation, order, collected, aggregate, adversary.malicious)
+    seconds_audit = time.perf_counter() - started
+
+    # 9. Evaluation judges model, attack and rule. It alone compares the rule's answer with the truth.
+    row = describe_round(federation, adversary.attackers(round_number), delivery, collected, aggregate)
     row |= {"refusal": refusal, "seconds_aggregation": seconds_aggregation, "seconds_root": seconds_root}
+    row |= {"seconds_watermark": seconds_watermark, "audit": audit, "seconds_audit": seconds_audit}
     started = time.perf_counter()
     if round_number % federation.evaluate_every == 0 or round_number == federation.num_rounds:
         row |= evaluate_model(federation)
@@ -153,33 +198,77 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
     return row
 
 
+def play_audit(
+    federation: Federation, order: Order, collected: Collected, aggregate: Aggregate | None, malicious: Sequence[int]
+) -> Row | None:
+    """The audit of a round, if one is due: changes memory and model as the plan says, returns what it came to."""
+    auditing, state = federation.auditing, federation.state
+    if auditing is None or not auditing.plan.is_due(order.round_number):
+        return None
+    memory = state_of(_AUDIT, state.memory)
+    figures: Row = {"method": type(auditing.plan.method).__name__, "auditor": auditing.plan.auditor}
+    figures["action"] = auditing.plan.action
+    finding = None if federation.audit_data is None else federation.audit_data(order)
+    if finding is not None:
+        figures |= data_figures(finding)
+    if aggregate is not None:
+        suspicion = auditing.suspicion(collected.clients, collected.updates, aggregate, finding)
+        if suspicion is not None:
+            memory = auditing.remember(memory, collected.clients, suspicion)
+            excluded = auditing.excluded(memory)
+            figures |= client_figures(auditing.reputations(memory), excluded, malicious)
+    model = AuditedModel.from_parameters(federation.model, state.vector, state.buffers, federation.dataset)
+    report = auditing.examine(model, order.round_number)
+    if report is not None:
+        figures |= model_figures(report)
+        unlearnt = auditing.unlearn(model, report, order.round_number)
+        figures["unlearnt"] = unlearnt is not None
+        if unlearnt is not None:
+            state.vector = federation.layout.flatten(unlearnt.module).to(state.vector)
+    if federation.on_report is not None and (shown := report or finding) is not None:
+        federation.on_report(order.round_number, shown)
+    state.memory = {**state.memory, **named_state(_AUDIT, memory)}
+    return figures
+
+
 def evaluate_model(federation: Federation) -> Row:
     """Clean accuracy and attack success of the global model as it stands; the control is the same before round 1."""
-    state, dataset = federation.state, federation.dataset
-    predictor = Predictor(federation.model, federation.layout, state.vector, state.buffers, dataset)
+    dataset, predictor = federation.dataset, federation.predictor
     accuracy = measure_accuracy(predictor, dataset.test, dataset.num_classes)
     row: Row = {
-        "round": state.round_number,
+        "round": federation.state.round_number,
         "clean_accuracy": accuracy.accuracy,
         "clean_loss": accuracy.loss,
         "per_class_accuracy": accuracy.per_class,
         "attack_success_rate": None,
         "local_attack_success_rates": None,
+        "watermark_accuracy": None,
+        "watermark_p_value": None,
     }
-    attack = federation.adversary.attack.data
+    attack = federation.adversary.attack.goal
     if attack is not None:
         success = measure_attack_success(predictor, attack, dataset.test)
         row["attack_success_rate"] = success.global_trigger
         row["local_attack_success_rates"] = success.local_triggers
+    if federation.mark is not None:
+        triggers = federation.mark.triggers
+        matches = count_matches(predictor, triggers)
+        row["watermark_accuracy"] = matches / len(triggers)
+        if triggers.has_random_labels:  # others need unmarked models to compare with
+            row["watermark_p_value"] = binomial_p_value(matches, len(triggers), 1 / triggers.num_classes)
     return row
 
 
 def describe_round(
-    federation: Federation, delivery: Delivery, collected: Collected, aggregate: Aggregate | None
+    federation: Federation,
+    attacking: Sequence[int],
+    delivery: Delivery,
+    collected: Collected,
+    aggregate: Aggregate | None,
 ) -> Row:
-    """What happened in a round, told by the one who knows who is malicious."""
+    """What happened in a round, told by the one who knows who was `attacking`."""
     round_number = federation.state.round_number
-    attackers = [client for client in federation.adversary.attackers(round_number) if client in collected.clients]
+    attackers = [client for client in attacking if client in collected.clients]
     norms = collected.updates.norm(dim=1).cpu()
     is_attacker = torch.tensor([client in attackers for client in collected.clients], dtype=torch.bool)
     # Nodes that take turns (one process) add up to less than the wait; where they overlap, the longest counts. What
@@ -201,6 +290,8 @@ def describe_round(
         "per_class_accuracy": None,
         "attack_success_rate": None,
         "local_attack_success_rates": None,
+        "watermark_accuracy": None,
+        "watermark_p_value": None,
         "detection_tpr": None,
         "detection_fpr": None,
         "update_norms": norms.tolist(),

@@ -17,12 +17,14 @@ from omegaconf import OmegaConf
 
 from fedrobust.config import ConfigError
 from fedrobust.data.partition import class_histogram
+from fedrobust.deployment import deploy
 from fedrobust.engines import Engine, Local
 from fedrobust.evaluation.attack_success import stamp_all
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.flower.client_app import population_of_config
 from fedrobust.parameters import ParameterLayout
 from fedrobust.records.console import RunConsole, print_summary
+from fedrobust.records.plot_audit import save_report
 from fedrobust.records.plot_pictures import plot_examples, plot_partition
 from fedrobust.records.plots import plot_run
 from fedrobust.records.run_folder import RunFolder
@@ -77,6 +79,8 @@ def run_config(
     records.write_environment(str(prepared.federation.state.vector.device))
     write_data(records, scenario, prepared)
     summary = play(scenario, prepared, records, values, drive or partial(drive_engine, scenario.engine, config), resume)
+    if scenario.attack.deployed_model is not None:
+        summary |= deploy(scenario.attack.deployed_model, prepared.federation, records)
     control: Sequence[Row] | None = None
     if scenario.control:
         control, summary = play_control(scenario, records, values, summary, resume)
@@ -100,7 +104,8 @@ def play(
     scenario: Scenario, prepared: Prepared, records: RunFolder, values: Mapping[str, Any], drive: Drive, resume: bool
 ) -> Row:
     """Play a prepared scenario's rounds (those that are left) and keep their records; returns the summary."""
-    federation = prepared.federation
+    federation = dataclasses.replace(prepared.federation, on_report=partial(save_report, records))
+    prepared = dataclasses.replace(prepared, federation=federation)
     seconds_before = restore(federation, records) if resume else 0.0
     started = time.perf_counter()
     keeper = _Keeper(
@@ -123,7 +128,7 @@ def play(
                 console.on_round(initial)
             if federation.state.round_number < federation.num_rounds:
                 drive(prepared, on_round)
-            summary = summarise(records.read_rounds(), keeper.seconds())
+            summary = summarise(records.read_rounds(), keeper.seconds(), scenario.has_clean_start)
         except (Exception, KeyboardInterrupt):
             keeper.checkpoint()
             records.save_model(keeper.tensors())
@@ -157,13 +162,18 @@ def play_control(
     return twin_records.read_rounds(), {**summary, **figures}
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], seconds: float) -> Row:
+def summarise(rows: Sequence[Mapping[str, Any]], seconds: float, has_clean_start: bool = True) -> Row:
     """What a run came to: the last evaluation, and detection averaged over the rounds that have it.
 
-    The control's attack success is that of the initial model here; a benign twin's takes its place where one ran.
+    The control's attack success is that of the initial model here, unless that is what was attacked; a benign twin's
+    takes its place where one ran.
     """
     last = next(row for row in reversed(rows) if row["clean_accuracy"] is not None)
     first, played = rows[0], rows[1:]
+    watermark = {}
+    if last.get("watermark_accuracy") is not None:
+        watermark = {name: last[name] for name in ("watermark_accuracy", "watermark_p_value")}
+        watermark["seconds_watermark"] = sum(row["seconds_watermark"] for row in played)
     return {
         "clean_accuracy": last["clean_accuracy"],
         "clean_loss": last["clean_loss"],
@@ -172,8 +182,10 @@ def summarise(rows: Sequence[Mapping[str, Any]], seconds: float) -> Row:
             (row["attack_success_rate"] for row in rows if row["attack_success_rate"] is not None), default=None
         ),
         "local_attack_success_rates": last["local_attack_success_rates"],
-        "control": "initial_model",
-        "control_attack_success_rate": first["attack_success_rate"],
+        "initial_clean_accuracy": first["clean_accuracy"],
+        "initial_attack_success_rate": first["attack_success_rate"],
+        "control": "initial_model" if has_clean_start else None,
+        "control_attack_success_rate": first["attack_success_rate"] if has_clean_start else None,
         "detection_tpr": _mean([row["detection_tpr"] for row in played]),
         "detection_fpr": _mean([row["detection_fpr"] for row in played]),
         "num_rounds": rows[-1]["round"],
@@ -184,7 +196,21 @@ def summarise(rows: Sequence[Mapping[str, Any]], seconds: float) -> Row:
         "seconds_aggregation": sum(row["seconds_aggregation"] for row in played),
         "milliseconds_per_aggregation": 1e3 * sum(row["seconds_aggregation"] for row in played) / max(len(played), 1),
         "seconds_evaluation": sum(row["seconds_evaluation"] for row in played),
+        **watermark,
+        **_audit_summary(played),
     }
+
+
+def _audit_summary(rows: Sequence[Mapping[str, Any]]) -> Row:
+    """What the last audit came to, the means of rates over audits of data, and the time of all; nothing without one."""
+    audits = [row["audit"] for row in rows if row.get("audit")]
+    if not audits:
+        return {}
+    last = {f"audit_{name}": value for name, value in audits[-1].items() if name not in ("reasons", "reputations")}
+    for name in ("recall", "false_positive_rate"):
+        if name in audits[-1]:
+            last[f"audit_{name}"] = _mean([one.get(name) for one in audits])
+    return {**last, "seconds_audit": sum(row["seconds_audit"] for row in rows)}
 
 
 def restore(federation: Federation, records: RunFolder) -> float:
@@ -214,7 +240,7 @@ def write_data(records: RunFolder, scenario: Scenario, prepared: Prepared) -> No
         histogram, seed=scenario.seed, sizes=[len(indices) for indices in assignment], indices=assignment
     )
     plot_partition(records, histogram)
-    attack = scenario.attack.data
+    attack = scenario.attack.goal
     if attack is None or dataset.kind != "image":
         return
     wanted = attack.wanted_labels(dataset.test)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.aggregation import Aggregation
-from fedrobust.aggregators.base import Aggregator, UnsuitableSizeError
-from fedrobust.attacks.base import DataAttack
+from fedrobust.aggregators.base import Aggregator, RoundContext, UnsuitableSizeError
+from fedrobust.attacks.base import BindableAttack, Goal
 from fedrobust.attacks.data.coalition import members_of
 from fedrobust.attacks.scenario import Adversary, Attack
+from fedrobust.audits.clients import ClientAudit
+from fedrobust.audits.data_auditing import DataAuditing, DataFinding
+from fedrobust.audits.plan import AuditPlan
+from fedrobust.audits.server_auditing import ServerAuditing
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
 from fedrobust.component import Count, FieldError, Index, component
 from fedrobust.config import GROUPS, ConfigError, build, check_root
-from fedrobust.data.datasets import Dataset, DatasetSource
+from fedrobust.data.datasets import Dataset, DatasetSource, Examples
 from fedrobust.data.partition import Partition
 from fedrobust.engines import Engine
+from fedrobust.evaluation.attack_success import measure_attack_success
+from fedrobust.evaluation.predictor import Predictor
 from fedrobust.models import Architecture
 from fedrobust.parameters import ParameterLayout, clone_buffers
 from fedrobust.preaggregators import Pipeline, Preaggregator
+from fedrobust.pretraining import divide, pretrain
 from fedrobust.records.loggers import Logger
 from fedrobust.round import Federation, GlobalModel, Order
 from fedrobust.seeds import derive_seed, seeded_initialisation, torch_generator
 from fedrobust.server import Server
 from fedrobust.server_optimizers import PlainStep, ServerOptimizer
-from fedrobust.types import Vector
+from fedrobust.types import UnusableUpdatesError, Vector
+from fedrobust.watermarks import Mark, NoWatermark, Watermark
 
 
 @component
@@ -68,6 +77,8 @@ class Scenario:
     aggregator: Aggregator
     server: Server
     server_optimizer: ServerOptimizer = PlainStep()
+    watermark: Watermark | NoWatermark = NoWatermark()
+    audit: AuditPlan = AuditPlan()
     engine: Engine
     logger: Logger
 
@@ -116,9 +127,18 @@ class Scenario:
         """Whether the attack's schedule has a round that is played."""
         return any(map(self.attack.schedule.is_attack_round, range(1, self.num_rounds + 1)))
 
+    @property
+    def has_clean_start(self) -> bool:
+        """Whether the initial model is nobody's victim."""
+        provider = self.attack.initial_model
+        return provider is None or not provider.malicious
+
     def benign_twin(self) -> "Scenario":
-        """The same scenario without malicious clients: what the trigger does to a model that never saw it."""
-        attack = dataclasses.replace(self.attack, num_malicious=0, malicious_fraction=None, malicious_clients=None)
+        """The same scenario without malicious clients or provider: what the trigger does to a model that never saw it.
+
+        Nobody tampers with what it ends with, either.
+        """
+        attack = self.attack.without_attackers()
         return dataclasses.replace(self, attack=attack, control=False)
 
 
@@ -158,48 +178,162 @@ def prepare(scenario: Scenario) -> Prepared:
     Raises:
         ConfigError: with the key, the value and what is allowed.
     """
+    dataset = load_dataset(scenario)
+    scenario = bind_attack(scenario, dataset)
+    population = prepare_clients(scenario, dataset)
+    model, clients_dataset = population.model, population.dataset
+    layout = ParameterLayout.of(model)
+    state = GlobalModel(0, layout.flatten(model), clone_buffers(model))
+    provider = scenario.attack.initial_model
+    if provider is not None:
+        own, _ = divide(provider, dataset, scenario.seed)
+        fresh_head = initial_model(scenario, dataset, "new head")
+        state = pretrain(provider, scenario.attack, population, dataset, own, fresh_head)
+    mark = draw_mark(scenario, dataset)
+    if mark is not None and mark.embeds_in("initial_model"):
+        state.vector = mark.embed(Predictor(model, layout, state.vector, state.buffers, clients_dataset), 0).vector
+    federation = Federation(
+        model=model,
+        dataset=clients_dataset,
+        server=scenario.server,
+        aggregation=Aggregation(scenario.rule, scenario.server_optimizer, tuple(scenario.devices or ())),
+        adversary=population.adversary,
+        num_clients=scenario.num_clients,
+        num_rounds=scenario.num_rounds,
+        evaluate_every=scenario.evaluate_every,
+        seed=scenario.seed,
+        state=state,
+        train_root=root_training(scenario, population),
+        wants_to_attack=attackers_decision(scenario, population),
+        mark=mark,
+        auditing=server_auditing(scenario, clients_dataset),
+        audit_data=partial(_audit_data, population) if population.auditing is not None else None,
+    )
+    return Prepared(clients_dataset, population.assignment, model, federation, population)
+
+
+def draw_mark(scenario: Scenario, dataset: Dataset) -> Mark | None:
+    """The watermark of the scenario's owner, drawn for the data set by the scenario's seed; `None` without one.
+
+    Raises:
+        ConfigError: with the key, the value and what is allowed.
+    """
+    root = None if scenario.data_root is None else Path(scenario.data_root)
+    try:
+        return scenario.watermark.draw(dataset, scenario.seed, root)
+    except FieldError as error:
+        raise ConfigError(f"watermark.{error.field}: {error.message}") from None
+    except ValueError as error:  # the files of another data set
+        raise ConfigError(f"watermark: {error}") from None
+
+
+def load_dataset(scenario: Scenario) -> Dataset:
+    """The scenario's data set, on its device.
+
+    Raises:
+        ConfigError: with the key, the value and what is allowed.
+    """
     device = select_device(scenario.device)
     root = None if scenario.data_root is None else Path(scenario.data_root)
     try:
-        dataset = scenario.dataset.load(root, device)
+        return scenario.dataset.load(root, device)
     except ValueError as error:
         raise ConfigError(f"dataset: {error}") from None
+
+
+def prepare_clients(scenario: Scenario, dataset: Dataset | None = None) -> Population:
+    """Divide the data and describe the clients, which is all that a process with clients alone needs.
+
+    Args:
+        scenario: what to prepare.
+        dataset: the scenario's data set; `None` loads it.
+
+    Raises:
+        ConfigError: with the key, the value and what is allowed.
+    """
+    dataset = load_dataset(scenario) if dataset is None else dataset
+    scenario = bind_attack(scenario, dataset)
     model = initial_model(scenario, dataset)
     can_vectorize = not any(True for _ in model.buffers())
     if scenario.client.vectorize is True and not can_vectorize:
         raise ConfigError("client.vectorize: must be false or auto for a model with buffers (BatchNorm), got true")
     _check_attack(scenario, dataset)
+    if scenario.attack.deployed_model is not None:
+        try:
+            scenario.attack.deployed_model.check(dataset)
+        except FieldError as error:
+            raise ConfigError(
+                f"attack.deployed_model.{error.field}: {error.message} (dataset={dataset.name})"
+            ) from None
+    if scenario.attack.initial_model is not None:
+        try:
+            _, dataset = divide(scenario.attack.initial_model, dataset, scenario.seed)
+        except FieldError as error:
+            raise ConfigError(f"attack.initial_model.{error.field}: {error.message}") from None
     try:
         assignment = scenario.partition.assign(dataset, scenario.num_clients, scenario.seed)
     except ValueError as error:
         raise ConfigError(f"partition: {error}") from None
     malicious = scenario.attack.choose_malicious(scenario.num_clients, scenario.seed)
-    adversary = Adversary(scenario.attack, malicious, scenario.seed)
-    layout = ParameterLayout.of(model)
-    population = Population(
+    return Population(
         dataset=dataset,
         assignment=assignment,
-        adversary=adversary,
+        adversary=Adversary(scenario.attack, malicious, scenario.seed),
         training=scenario.client,
         model=model,
         can_vectorize=can_vectorize,
         has_convolutions=scenario.model.has_convolutions,
         seed=scenario.seed,
+        auditing=data_auditing(scenario, dataset),
     )
-    federation = Federation(
-        model=model,
-        dataset=dataset,
-        server=scenario.server,
-        aggregation=Aggregation(scenario.rule, scenario.server_optimizer, tuple(scenario.devices or ())),
-        adversary=adversary,
-        num_clients=scenario.num_clients,
-        num_rounds=scenario.num_rounds,
-        evaluate_every=scenario.evaluate_every,
-        seed=scenario.seed,
-        state=GlobalModel(0, layout.flatten(model), clone_buffers(model)),
-        train_root=root_training(scenario, population),
-    )
-    return Prepared(dataset, assignment, model, federation, population)
+
+
+def data_auditing(scenario: Scenario, dataset: Dataset) -> DataAuditing | None:
+    """How the clients' data are audited, if that is what the scenario's audit looks at."""
+    if scenario.audit.kind != "data":
+        return None
+    return DataAuditing(scenario.audit, clean_examples(scenario, dataset), scenario.seed)
+
+
+def server_auditing(scenario: Scenario, dataset: Dataset) -> ServerAuditing | None:
+    """The server's part in the scenario's audit, if it has one.
+
+    Raises:
+        ConfigError: an audit of clients that cannot read what the rule gives, or a clean set larger than the data.
+    """
+    if scenario.audit.kind is None:
+        return None
+    if isinstance(scenario.audit.method, ClientAudit):
+        num_asked = scenario.server.num_sampled or scenario.num_clients
+        updates = torch.randn(num_asked, 4, generator=torch_generator(0, "trial"))
+        weights = torch.full((num_asked,), 1 / num_asked, dtype=torch.float64)
+        try:
+            answer = Aggregation(scenario.rule).answer(updates, weights, RoundContext(root_update=updates[0]))
+            scenario.audit.method.suspicion(updates, answer)
+        except UnusableUpdatesError:
+            pass  # what the rule refuses, round 1 will say
+        except ValueError as error:
+            raise ConfigError(f"audit.method: {error} (aggregator={type(scenario.aggregator).__name__})") from None
+    return ServerAuditing(scenario.audit, clean_examples(scenario, dataset), scenario.num_clients, scenario.seed)
+
+
+def clean_examples(scenario: Scenario, dataset: Dataset) -> Examples:
+    """What an auditor has of clean data: drawn uniformly from all training examples, by the scenario's seed.
+
+    Raises:
+        ConfigError: more than there are.
+    """
+    wanted, num_examples = scenario.audit.num_clean, len(dataset.train)
+    if wanted > num_examples:
+        raise ConfigError(
+            f"audit.num_clean: must be at most {num_examples}, the training examples of {dataset.name}, got {wanted}"
+        )
+    generator = torch_generator(scenario.seed, "audit clean set")
+    return dataset.train.subset(torch.randperm(num_examples, generator=generator)[:wanted])
+
+
+def _audit_data(population: Population, order: Order) -> DataFinding | None:
+    return population.audit(order.round_number, order.clients, order.vector, order.buffers, attack_on=order.attack_on)
 
 
 def root_training(scenario: Scenario, population: Population) -> Callable[[Order], Vector] | None:
@@ -232,12 +366,44 @@ def root_training(scenario: Scenario, population: Population) -> Callable[[Order
     return train
 
 
-def initial_model(scenario: Scenario, dataset: Dataset) -> nn.Module:
-    """The global model before round 1, on the data's device."""
+def attackers_decision(scenario: Scenario, population: Population) -> Callable[[GlobalModel], bool] | None:
+    """Whether attackers who attack only when needed do so: they try their trigger on their own examples.
+
+    Raises:
+        ConfigError: an attack that wants nothing of its own examples.
+    """
+    threshold, attack = scenario.attack.schedule.until_success, scenario.attack.goal
+    if threshold is None or not population.adversary.malicious:
+        return None
+    held = torch.cat([population.assignment[client] for client in population.adversary.malicious])
+    own, model = population.dataset.train.subset(held), population.model
+    try:
+        wanted = None if attack is None else attack.wanted_labels(own)
+    except FieldError:  # of test examples that single out what is attacked, attackers hold none
+        wanted = None
+    if attack is None or wanted is None or not bool((wanted != own.labels).any()):
+        raise ConfigError(
+            "attack.schedule.until_success: must be null for an attack that wants no other class of its own examples, "
+            f"got {threshold}"
+        )
+    schedule, layout = scenario.attack.schedule, ParameterLayout.of(model)
+
+    def decide(state: GlobalModel) -> bool:
+        if not schedule.is_attack_round(state.round_number + 1):
+            return False
+        predictor = Predictor(model, layout, state.vector, state.buffers, population.dataset)
+        rate = measure_attack_success(predictor, attack, own).global_trigger
+        return rate is None or rate < threshold
+
+    return decide
+
+
+def initial_model(scenario: Scenario, dataset: Dataset, purpose: str = "model") -> nn.Module:
+    """A fresh model on the data's device, initialised for a `purpose`: the global model before round 1."""
     _check_words(scenario, dataset)
     try:
-        with seeded_initialisation(scenario.seed, "model"):
-            model = scenario.model.build(dataset.input_shape, dataset.num_classes)
+        with seeded_initialisation(scenario.seed, purpose):
+            model = scenario.model.build(dataset.model_shape, dataset.num_classes)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from None
     return model.to(dataset.train.inputs.device)
@@ -276,16 +442,34 @@ def select_device(name: str, *, field: str = "device") -> torch.device:
     return device
 
 
+def bind_attack(scenario: Scenario, dataset: Dataset) -> Scenario:
+    """The scenario with an attack that has looked at the data set, where it asks for that; a second time nothing.
+
+    Raises:
+        ConfigError: it cannot be used on such data.
+    """
+    attack: object = scenario.attack.data
+    if not isinstance(attack, BindableAttack):
+        return scenario
+    try:
+        bound = attack.bind(dataset, torch_generator(scenario.seed, "trigger"))
+    except FieldError as error:
+        raise ConfigError(f"attack.data.{error.field}: {error.message} (dataset={dataset.name})") from None
+    return dataclasses.replace(scenario, attack=dataclasses.replace(scenario.attack, data=bound))
+
+
 def _check_attack(scenario: Scenario, dataset: Dataset) -> None:
-    if scenario.attack.data is None:
-        return
-    members = members_of(scenario.attack.data)
+    attack = scenario.attack
+    objective: object = attack.loss
+    if isinstance(objective, Goal):
+        _check_goal(objective, dataset, "attack.loss")
+    members = () if attack.data is None else members_of(attack.data)
     for index, member in enumerate(members):
         key = "attack.data" if len(members) == 1 else f"attack.data.members[{index}]"
-        _check_data_attack(member, dataset, key)
+        _check_goal(member, dataset, key)
 
 
-def _check_data_attack(attack: DataAttack, dataset: Dataset, key: str) -> None:
+def _check_goal(attack: Goal, dataset: Dataset, key: str) -> None:
     try:
         attack.local_triggers(dataset.input_shape)
         wanted = attack.wanted_labels(dataset.test)

@@ -1,6 +1,6 @@
 """The server's side of a round that is not a rule: whom it samples, how it weighs, how far it steps."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -32,8 +32,15 @@ class Server:
     weights: Literal["num_examples", "uniform"] = "num_examples"
     timeout: Positive = 3600.0
 
-    def sample_clients(self, num_clients: int, seed: int, round_number: int, forced: Sequence[int]) -> tuple[int, ...]:
-        """The ids of a round's clients, ascending; `forced` ones take the place of sampled ones.
+    def sample_clients(
+        self,
+        num_clients: int,
+        seed: int,
+        round_number: int,
+        forced: Sequence[int],
+        excluded: Collection[int] = (),
+    ) -> tuple[int, ...]:
+        """The ids of a round's clients, ascending; `forced` ones take the place of sampled ones, `excluded` ones none.
 
         The draw is the first `num_sampled` of a permutation that depends on (seed, round) alone, so that forcing an
         attacker in changes as few of the others as possible.
@@ -41,7 +48,8 @@ class Server:
         count = num_clients if self.num_sampled is None else self.num_sampled
         order = torch.randperm(num_clients, generator=torch_generator(seed, "sample", round_number)).tolist()
         others = [client for client in order if client not in forced]
-        return tuple(sorted([*forced, *others][:count]))
+        asked = [client for client in [*forced, *others] if client not in excluded]
+        return tuple(sorted(asked[:count]))
 
     def step_size(self, round_number: int) -> float:
         """The server's learning rate in a round."""

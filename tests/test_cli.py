@@ -30,6 +30,8 @@ GROUPS = (
     "aggregator",
     "server",
     "server_optimizer",
+    "watermark",
+    "audit",
     "engine",
     "logger",
     "experiment",

@@ -7,7 +7,7 @@ import pytest
 from fedrobust.aggregators import RULES
 from fedrobust.cli import main
 from fedrobust.config import config_folder
-from fedrobust.registry import AttackEntry, aggregator_entries, attack_entries
+from fedrobust.registry import AttackEntry, aggregator_entries, attack_entries, audit_entries, watermark_entries
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,13 @@ def test_every_attack_names_its_paper_and_its_stage(attacks):
         ("neurotoxin", ("data", "update"), "server", ["1708.06733", "2206.10341"]),
         ("projected_gradient", ("data", "update"), "benign", ["1708.06733", "2007.05084"]),
         ("badnets", ("data",), "own", ["1708.06733"]),
+        ("poison_frogs", ("data",), "own", ["1804.00792"]),
+        ("blind_backdoor", ("loss",), "own", ["2005.03823"]),
+        ("pretrained_backdoor", ("initial_model", "data"), "own", ["1708.06733", "1708.06733"]),
+        ("bfa", ("deployed_model",), "own; the trained model", ["1903.12269"]),
+        ("tbt", ("deployed_model",), "own; the trained model", ["1909.05193"]),
+        ("tba", ("deployed_model",), "own; the trained model", ["2308.07934"]),
+        ("weight_tamper", ("deployed_model",), "own; the trained model", ["ICCAD.2017.8203770"]),
         ("model_replacement", ("data", "loss", "update"), "own", ["1708.06733", "1807.00459"]),
     ],
 )
@@ -54,6 +61,49 @@ def test_stages_knowledge_and_papers(attacks, name, stages, knowledge, papers):
     for paper, number in zip(entry.papers, papers, strict=True):
         assert number in paper
         assert "Departs" not in paper
+
+
+def test_every_watermark_is_listed_with_its_paper_and_how_it_labels():
+    """Adi et al. label at random, Zhang et al. with one label (but noise, see there), Gu et al. with one."""
+    entries = {entry.name: entry for entry in watermark_entries()}
+    assert set(entries) == {path.stem for path in (config_folder() / "watermark").glob("*.yaml")} - {"none"}
+    labels = {name: entry.labels for name, entry in entries.items()}
+    assert labels == {
+        "abstract": "random",
+        "content": "one for all",
+        "noise": "random",
+        "rare_words": "one for all",
+        "unrelated": "one for all",
+    }
+    papers = {"abstract": "usenixsecurity18/presentation/adi", "rare_words": "2210.07543"}
+    for name, entry in entries.items():
+        assert papers.get(name, "10.1145/3196494.3196550") in entry.paper
+
+
+def test_every_audit_is_listed_with_what_it_looks_at_and_its_paper():
+    """arXiv numbers of Chen et al., Zeng et al., Wang et al. (by its DOI), Tran et al., Gao et al."""
+    entries = {entry.name: entry for entry in audit_entries()}
+    assert set(entries) == {path.stem for path in (config_folder() / "audit").glob("*.yaml")} - {"none"}
+    kinds = {name: entry.kind for name, entry in entries.items()}
+    assert kinds == {
+        "activation_clustering": "data",
+        "frequency_detector": "data",
+        "neural_cleanse": "model",
+        "reputation": "clients",
+        "spectral_signatures": "data",
+        "strip": "data",
+        "update_clustering": "clients",
+    }
+    papers = {
+        "activation_clustering": "1811.03728",
+        "frequency_detector": "2104.03413",
+        "neural_cleanse": "SP.2019.00031",
+        "spectral_signatures": "1811.00636",
+        "strip": "1902.06531",
+    }
+    for name, number in papers.items():
+        assert number in entries[name].paper
+    assert all("https://" in entry.paper for entry in entries.values())
 
 
 @pytest.mark.parametrize("kind", ["attack", "aggregator"])

@@ -1,11 +1,49 @@
 """Attacks, by the stage of a round at which they act."""
 
-from fedrobust.attacks.base import DataAttack, Knowledge, LossAttack, RememberingAttack, UpdateAttack
-from fedrobust.attacks.data import DBA, BadNets, CleanLabelBackdoor, Coalition, EdgeCase, LabelFlip
-from fedrobust.attacks.loss import ConstrainAndScale
+from fedrobust.attacks.base import (
+    BindableAttack,
+    DataAttack,
+    Goal,
+    InitialModelAttack,
+    Knowledge,
+    LossAttack,
+    RememberingAttack,
+    UpdateAttack,
+)
+from fedrobust.attacks.data import (
+    DBA,
+    BadNets,
+    CleanLabelBackdoor,
+    Coalition,
+    EdgeCase,
+    ExplanationGuided,
+    ImageScaling,
+    LabelFlip,
+    PoisonFrogs,
+)
+from fedrobust.attacks.deployed_model import (
+    BitFlipAttack,
+    DeployedModelAttack,
+    OneBitBackdoor,
+    Tampering,
+    TargetedBitTrojan,
+    WeightTamper,
+)
+from fedrobust.attacks.initial_model import BackdooredPretrained
+from fedrobust.attacks.loss import BlindBackdoor, ConstrainAndScale, NeuralCleanseEvasion
 from fedrobust.attacks.scenario import Adversary, Attack, Corruption, ServerView
 from fedrobust.attacks.schedule import Schedule
-from fedrobust.attacks.triggers import Blend, ImageFile, Patch, PatchGrid, Pixels, Several, Sinusoid, Trigger
+from fedrobust.attacks.triggers import (
+    Blend,
+    FeatureTrigger,
+    ImageFile,
+    Patch,
+    PatchGrid,
+    Pixels,
+    Several,
+    Sinusoid,
+    Trigger,
+)
 from fedrobust.attacks.update import (
     ALIE,
     IPM,
@@ -32,18 +70,28 @@ __all__ = [
     "UPDATE_ATTACKS",
     "Adversary",
     "Attack",
+    "BackdooredPretrained",
     "BadNets",
+    "BindableAttack",
+    "BitFlipAttack",
     "Blend",
+    "BlindBackdoor",
     "CleanLabelBackdoor",
     "Coalition",
     "ConstrainAndScale",
     "Corruption",
     "DataAttack",
+    "DeployedModelAttack",
     "EdgeCase",
+    "ExplanationGuided",
     "FangKrum",
     "FangTrimmedMean",
+    "FeatureTrigger",
     "Gaussian",
+    "Goal",
     "ImageFile",
+    "ImageScaling",
+    "InitialModelAttack",
     "Knowledge",
     "LabelFlip",
     "LossAttack",
@@ -51,12 +99,15 @@ __all__ = [
     "MinMax",
     "MinSum",
     "ModelReplacement",
+    "NeuralCleanseEvasion",
     "Neurotoxin",
+    "OneBitBackdoor",
     "OptimisedALIE",
     "OptimisedIPM",
     "Patch",
     "PatchGrid",
     "Pixels",
+    "PoisonFrogs",
     "ProjectedGradient",
     "RememberingAttack",
     "Schedule",
@@ -64,7 +115,10 @@ __all__ = [
     "Several",
     "SignFlip",
     "Sinusoid",
+    "Tampering",
+    "TargetedBitTrojan",
     "Trigger",
     "UpdateAttack",
+    "WeightTamper",
     "Zero",
 ]

@@ -1,16 +1,20 @@
 """What an attack may be, by the stage at which it acts. An attack never judges its own success: `evaluation/` does."""
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedrobust.attacks.step import Descent, Step
 from fedrobust.attacks.triggers import Stamp
-from fedrobust.data.datasets import Examples
+from fedrobust.clients.local_training import LocalTraining
+from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.parameters import ParameterLayout
 from fedrobust.seeds import torch_generator
-from fedrobust.types import Updates, Vector, Weights
+from fedrobust.types import Buffers, Updates, Vector, Weights
 
 Level: TypeAlias = Literal["own", "benign", "server"]
 LEVELS: tuple[Level, ...] = ("own", "benign", "server")
@@ -60,16 +64,8 @@ class Knowledge:
 
 
 @runtime_checkable
-class DataAttack(Protocol):
-    """Acts on an attacker's own examples. `attacker` is its rank among the malicious clients, 0, 1, ..."""
-
-    def poison(self, examples: Examples, attacker: int, generator: torch.Generator) -> Examples:
-        """What the attacker trains on this round instead of its own `examples`."""
-        ...
-
-    def poison_batch(self, batch: Examples, attacker: int) -> Examples:
-        """What the attacker puts in place of one training batch."""
-        ...
+class Goal(Protocol):
+    """What attackers want of the model, by which `evaluation/` judges them."""
 
     def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Stamp, ...]:
         """The parts of the trigger that single attackers stamp, one after the other the whole trigger.
@@ -88,11 +84,82 @@ class DataAttack(Protocol):
 
 
 @runtime_checkable
-class LossAttack(Protocol):
-    """Acts on the objective that an attacker minimises."""
+class DataAttack(Goal, Protocol):
+    """Acts on an attacker's own examples. `attacker` is its rank among the malicious clients, 0, 1, ..."""
 
-    def __call__(self, class_loss: Tensor, parameters: Sequence[Tensor], global_parameters: Sequence[Tensor]) -> Tensor:
-        """The scalar loss, from the mean classification loss and the parameters now and as received."""
+    def poison(self, examples: Examples, attacker: int, generator: torch.Generator) -> Examples:
+        """What the attacker trains on this round instead of its own `examples`."""
+        ...
+
+    def poison_batch(self, batch: Examples, attacker: int) -> Examples:
+        """What the attacker puts in place of one training batch."""
+        ...
+
+
+@runtime_checkable
+class BindableAttack(Protocol):
+    """A data attack that depends on the data set: it looks at it once, before the first round."""
+
+    def bind(self, dataset: Dataset, generator: torch.Generator) -> DataAttack:
+        """The attack of the whole scenario, the same for all attackers and for `evaluation/`; bound again, the same.
+
+        Raises:
+            FieldError: it cannot be used on such data.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ReceivedModel:
+    """What an attacker who crafts its data on a model holds: the global model of this round, and the data set.
+
+    Attributes:
+        model: gives the architecture; its parameters are not used.
+        vector: `(d,)`, the parameters that the attacker received.
+        buffers: what the model carries besides.
+        dataset: gives normalisation, and the test examples among which the attacker has its target instances.
+    """
+
+    model: nn.Module
+    vector: Vector
+    buffers: Buffers
+    dataset: Dataset
+
+    def module(self) -> nn.Module:
+        """The model as received, a copy, in evaluation mode; it takes normalised inputs."""
+        module = copy.deepcopy(self.model).eval().requires_grad_(False)
+        state = {**ParameterLayout.of(module).views(self.vector), **self.buffers}
+        module.load_state_dict(state, strict=False)  # buffers that are not persistent are in no state_dict
+        return module
+
+
+@runtime_checkable
+class ModelDataAttack(Protocol):
+    """A data attack that is crafted on the model that the attackers received."""
+
+    def with_model(self, received: ReceivedModel) -> DataAttack:
+        """The attack of this round."""
+        ...
+
+
+def with_model(attack: DataAttack, received: ReceivedModel) -> DataAttack:
+    """The attack of this round: crafted on the received model, if it asks for one."""
+    return attack.with_model(received) if isinstance(attack, ModelDataAttack) else attack
+
+
+@runtime_checkable
+class LossAttack(Protocol):
+    """Acts on the objective that an attacker minimises.
+
+    One with a trigger of its own also has `local_triggers` and `wanted_labels` (`Goal`).
+    """
+
+    def synthesise(self, batch: Examples) -> tuple[Examples, ...]:
+        """Further raw batches, example by example made of the attacker's own raw `batch`, which is not written to."""
+        ...
+
+    def __call__(self, step: Step) -> Descent:
+        """The gradient of the attacker's objective by `step.parameters`, and its batch's classification loss."""
         ...
 
 
@@ -124,4 +191,29 @@ class RememberingAttack(Protocol):
 
         It goes into checkpoints, so nothing else may be remembered.
         """
+        ...
+
+
+@runtime_checkable
+class InitialModelAttack(Protocol):
+    """Acts on the model that the server starts from: its provider pretrains it on examples of its own.
+
+    A malicious provider does to its examples and its objective what the scenario's data and loss attacks say.
+    """
+
+    malicious: bool
+    """Whether it does; a benign provider trains the same model without."""
+    new_head: bool
+    """Whether the federation puts a fresh head on the features that it got."""
+
+    def divide(self, num_examples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Which of the training examples the provider holds, and which the clients, as ascending indices."""
+        ...
+
+    def program(self, benign: LocalTraining) -> LocalTraining:
+        """The provider's training programme, where that of clients is `benign`."""
+        ...
+
+    def clean(self) -> "InitialModelAttack":
+        """The same by a benign provider."""
         ...

@@ -10,11 +10,22 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from annotated_types import Gt, Lt
+from annotated_types import Gt, Le
 from torch import Tensor
 
 from fedrobust.aggregators.base import Aggregate, State, named_state, state_of
-from fedrobust.attacks.base import LEVELS, DataAttack, Knowledge, Level, LossAttack, RememberingAttack, UpdateAttack
+from fedrobust.attacks.base import (
+    LEVELS,
+    DataAttack,
+    Goal,
+    InitialModelAttack,
+    Knowledge,
+    Level,
+    LossAttack,
+    RememberingAttack,
+    UpdateAttack,
+)
+from fedrobust.attacks.deployed_model.base import DeployedModelAttack
 from fedrobust.attacks.schedule import Schedule
 from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
 from fedrobust.component import FieldError, Index, component
@@ -35,21 +46,26 @@ class Attack:
         malicious_clients: exactly these client ids. Give one of the three.
         schedule: the rounds in which they attack; in all others they are benign.
         training: what attackers change in the benign training programme (`null` fields are kept).
+        initial_model: who provides the model that the server starts from, or `null` for a fresh one; a malicious
+            provider carries out `data` and `loss`.
         data: what they do to their own examples, or `null`.
         loss: what they do to their objective, or `null`.
         update: what they do to their updates before the server sees them, or `null`.
+        deployed_model: what becomes of the trained model in its users' memory, or `null`.
         knowledge: what an update attack may know besides the attackers' own updates: nothing (`own`), the updates of
             benign clients (`benign`), these and the server's rule and last step (`server`).
     """
 
     num_malicious: Index | None = None
-    malicious_fraction: Annotated[float, Gt(-1e-12), Lt(1)] | None = None
+    malicious_fraction: Annotated[float, Gt(-1e-12), Le(1)] | None = None
     malicious_clients: list[Index] | None = None
     schedule: Schedule = Schedule()
     training: TrainingOverrides = TrainingOverrides()
+    initial_model: InitialModelAttack | None = None
     data: DataAttack | None = None
     loss: LossAttack | None = None
     update: UpdateAttack | None = None
+    deployed_model: DeployedModelAttack | None = None
     knowledge: Level = "own"
 
     def __post_init__(self) -> None:
@@ -62,6 +78,28 @@ class Attack:
         if self.update is not None and LEVELS.index(self.knowledge) < LEVELS.index(self.update.needs):
             enough = " or ".join(LEVELS[LEVELS.index(self.update.needs) :])
             raise FieldError("knowledge", f"must be {enough} for {type(self.update).__name__}, got {self.knowledge!r}")
+        provider = self.initial_model
+        if provider is not None and provider.malicious and self.data is None and self.loss is None:
+            raise FieldError("initial_model.malicious", "must be false without a data or loss attack, got true")
+
+    def without_attackers(self) -> "Attack":
+        """The same without anybody who is malicious; its triggers can still be tried on a model that never saw them."""
+        provider = None if self.initial_model is None else self.initial_model.clean()
+        return dataclasses.replace(
+            self,
+            num_malicious=0,
+            malicious_fraction=None,
+            malicious_clients=None,
+            initial_model=provider,
+            deployed_model=None,
+        )
+
+    @property
+    def goal(self) -> Goal | None:
+        """By what `evaluation/` judges: the attack on data, or one on the objective that has a trigger of its own."""
+        if self.data is not None:
+            return self.data
+        return self.loss if isinstance(self.loss, Goal) else None
 
     def choose_malicious(self, num_clients: int, seed: int) -> tuple[int, ...]:
         """The ids of the malicious clients, sorted.
@@ -123,14 +161,22 @@ class Adversary:
         attack: what they do.
         malicious: their ids, ascending.
         seed: the scenario's.
+        resting: nobody attacks, whatever the schedule says.
     """
 
     attack: Attack
     malicious: tuple[int, ...]
     seed: int = 0
+    resting: bool = False
+
+    def at_rest(self) -> "Adversary":
+        """The same malicious clients in a round that they sit out."""
+        return dataclasses.replace(self, resting=True)
 
     def attackers(self, round_number: int) -> tuple[int, ...]:
         """The ids of the clients that attack in this round if they take part."""
+        if self.resting:
+            return ()
         ranks = self.attack.schedule.attackers(round_number, len(self.malicious))
         return tuple(self.malicious[rank] for rank in ranks)
 

@@ -1,6 +1,8 @@
 """When attackers attack, and whether they wait to be sampled."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Le
 
 from fedrobust.component import Count, FieldError, component
 
@@ -17,6 +19,9 @@ class Schedule:
         turns: in the j-th attack round only attacker j (modulo their number) attacks; else all do.
         participation: `sampled` attackers attack when the server happens to sample them; `forced` ones take part in
             every attack round of theirs, in the place of sampled clients.
+        until_success: attack only while the global model does what they want of less than this fraction of their own
+            examples, once these are triggered; in all other rounds they train as benign clients (on and off as
+            needed). `None` attacks in every attack round.
     """
 
     rounds: list[Count] | None = None
@@ -25,6 +30,7 @@ class Schedule:
     stop: Count | None = None
     turns: bool = False
     participation: Literal["sampled", "forced"] = "sampled"
+    until_success: Annotated[float, Gt(0), Le(1)] | None = None
 
     def __post_init__(self) -> None:
         """Check that there is at least one attack round."""

@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from fedrobust.clients.cohort_batches import CohortBatches
+from fedrobust.attacks.step import Batch, Descent, Parameters
+from fedrobust.clients.attacked_step import gradient_of_row
+from fedrobust.clients.cohort_batches import CohortBatches, Synthesised
+from fedrobust.clients.trained_layers import trained_names
 from fedrobust.clients.training import ClientJob
 from fedrobust.data.datasets import Dataset
 from fedrobust.parameters import ParameterLayout
@@ -47,31 +50,50 @@ def train_cohort(
     steps = [job.num_steps for job in jobs]
     if any(job.program != program for job in jobs) or steps != sorted(steps, reverse=True):
         raise ValueError("a cohort shares one training programme, and its longest jobs come first")
-    training, attacked_loss = program.training, program.loss
-    received = list(layout.views(matrix[0].clone()).values()) if attacked_loss is not None else []
+    training, attack = program.training, program.loss
+    received = {} if attack is None else layout.views(matrix[0].clone())
+    names = trained_names(model, training)
+    # The same for all clients: features that stay as they are need no copy for each, and no gradient.
+    frozen = {name: view.clone() for name, view in layout.views(matrix[0]).items() if name not in names}
 
-    def loss_of_one(
-        parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, shares: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        logits = functional_call(model, {**parameters, **buffers}, (inputs,))
-        class_loss = F.cross_entropy(logits, labels, reduction="none").dot(shares)
-        if attacked_loss is None:
-            return class_loss, class_loss
-        return attacked_loss(class_loss, list(parameters.values()), received), class_loss
+    state = {**frozen, **buffers}
+
+    def gradient_of_one(
+        trained: dict[str, Tensor],
+        inputs: Tensor,
+        labels: Tensor,
+        shares: Tensor,
+        synthesised: Synthesised,
+        memory: Parameters,
+    ) -> Descent:
+        if attack is not None:
+            made = tuple(Batch(*one) for one in synthesised)
+            own_batch = Batch(inputs, labels)
+            return gradient_of_row(attack, model, state, received, trained, own_batch, shares, made, memory)
+
+        def class_loss(parameters: dict[str, Tensor]) -> Tensor:
+            logits = functional_call(model, {**parameters, **state}, (inputs,))
+            return F.cross_entropy(logits, labels, reduction="none").dot(shares)
+
+        return Descent(*grad_and_value(class_loss)(trained), {})
 
     # The gradient inside vmap, not vmap inside autograd: only so do gradients come out laid out as the parameters are,
     # and a step of the widest layers is not spent on walking across them.
-    gradients_of_all = vmap(grad_and_value(loss_of_one, has_aux=True))
-    parameters = layout.stacked_views(matrix)
+    gradients_of_all = vmap(gradient_of_one)
+    parameters = {name: view for name, view in layout.stacked_views(matrix).items() if name in names}
     velocities = layout.stacked_views(torch.zeros_like(matrix)) if training.momentum else {}
     batches = CohortBatches(jobs, dataset, matrix.device)
+    memory: Parameters = {}  # of an attack on the objective
     totals = matrix.new_zeros(len(jobs))
-    model.train()
+    model.train(training.trained_layers == "all")
     for step in range(steps[0]):
         batch = batches.at(step)
         active = len(batch.labels)
         current = {name: view[:active] for name, view in parameters.items()}
-        gradients, (_, class_losses) = gradients_of_all(current, batch.inputs, batch.labels, batch.shares)
+        memory = {name: values[:active] for name, values in memory.items()}
+        gradients, class_losses, memory = gradients_of_all(
+            current, batch.inputs, batch.labels, batch.shares, batch.synthesised, memory
+        )
         with torch.no_grad():
             for name, view in current.items():
                 direction = gradients[name]

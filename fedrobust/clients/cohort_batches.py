@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from fedrobust.clients.training import ClientJob, model_inputs
 from fedrobust.data.datasets import Dataset, Examples
+
+Synthesised: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
+"""Inputs `(k, batch, ...)` as the model sees them, and labels `(k, batch)`."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,14 @@ class CohortBatch:
         labels: `(k, batch)`.
         shares: `(k, batch)`, each example's share in its client's mean loss; zero where a batch is padded.
         counts: `(k,)`, examples that count, as a float.
+        synthesised: inputs and labels of the further batches that an attack on the objective asks for.
     """
 
     inputs: Tensor
     labels: Tensor
     shares: Tensor
     counts: Tensor
+    synthesised: Synthesised = ()
 
 
 class CohortBatches:
@@ -36,7 +42,7 @@ class CohortBatches:
 
     def __init__(self, jobs: Sequence[ClientJob], dataset: Dataset, device: torch.device) -> None:
         """Plan the batches of `jobs`, which are sorted by falling number of steps and share a batch size."""
-        self.jobs, self.dataset = jobs, dataset
+        self.jobs, self.dataset, self.attack = jobs, dataset, jobs[0].program.loss
         self.own_rows = [row for row, job in enumerate(jobs) if job.examples is not dataset.train]
         own = [jobs[row].examples for row in self.own_rows]
         # Step by step, not client by client, so that a step's indices lie side by side.
@@ -76,7 +82,17 @@ class CohortBatches:
                 inputs[row, :count], labels[row, :count] = poisoned.inputs, poisoned.labels
         draws = None if self.draws is None else self.draws[step, :active].flatten(0, 1)
         seen = model_inputs(self.dataset, inputs.flatten(0, 1), draws).unflatten(0, labels.shape)
-        return CohortBatch(seen, labels, self.shares[step, :active], self.counts[step, :active])
+        synthesised: Synthesised = ()
+        if self.attack is not None:
+            made = self.attack.synthesise(Examples(inputs.flatten(0, 1), labels.flatten()))
+            synthesised = tuple(
+                (
+                    model_inputs(self.dataset, one.inputs, draws).unflatten(0, labels.shape),
+                    one.labels.view(labels.shape),
+                )
+                for one in made
+            )
+        return CohortBatch(seen, labels, self.shares[step, :active], self.counts[step, :active], synthesised)
 
 
 def _gather(inputs: Tensor, indices: Tensor) -> Tensor:

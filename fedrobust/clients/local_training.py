@@ -19,7 +19,9 @@ class LocalTraining:
         num_epochs: passes over the client's examples in a round.
         batch_size: examples in a step; the last batch of an epoch may be smaller.
         momentum: SGD's momentum, started from zero every round.
-        weight_decay: L2 penalty on all parameters.
+        weight_decay: L2 penalty on all parameters that are trained.
+        trained_layers: `all`, or `head`, the last linear layer on features that stay as they are: the update is exactly
+            zero elsewhere, and what batch normalisation knows stays the global model's.
         vectorize: train clients together with `torch.func.vmap`; `auto` does so on a GPU, and on a CPU for models
             without convolutions.
         max_cohort: how many clients are trained together at most; `auto` goes by cache and free memory.
@@ -30,6 +32,7 @@ class LocalTraining:
     batch_size: Count = 32
     momentum: Momentum = 0.0
     weight_decay: NonNegative = 0.0
+    trained_layers: Literal["all", "head"] = "all"
     vectorize: Literal["auto"] | bool = "auto"
     max_cohort: Count | Literal["auto"] = "auto"
 

@@ -6,15 +6,18 @@ client does follows from (seed, round, client) and the model it receives, so any
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedrobust.attacks.base import DataAttack
+from fedrobust.attacks.base import DataAttack, ReceivedModel, with_model
 from fedrobust.attacks.scenario import Adversary
+from fedrobust.audits.audited_model import AuditedModel
+from fedrobust.audits.data_auditing import DataAuditing, DataFinding, OwnData
 from fedrobust.clients.cohort import train_cohort
 from fedrobust.clients.cohort_size import cohort_size
 from fedrobust.clients.local_training import LocalTraining
@@ -59,6 +62,7 @@ class Population:
         can_vectorize: whether the model is a pure function of parameters and inputs (no statistics in buffers).
         has_convolutions: grouped convolutions are slow on a CPU, so `auto` trains such models one by one there.
         seed: the scenario's.
+        auditing: how clients' data are audited, or `None`.
     """
 
     dataset: Dataset
@@ -69,20 +73,35 @@ class Population:
     can_vectorize: bool
     has_convolutions: bool
     seed: int
+    auditing: DataAuditing | None = None
+    _findings: dict[tuple[Any, ...], DataFinding] = field(default_factory=dict, repr=False, compare=False)
 
-    def train(self, round_number: int, clients: Sequence[int], vector: Vector, buffers: Buffers) -> TrainedClients:
-        """Train `clients` from the global model `vector` `(d,)` and `buffers`.
+    def train(
+        self,
+        round_number: int,
+        clients: Sequence[int],
+        vector: Vector,
+        buffers: Buffers,
+        *,
+        attack_on: bool = True,
+    ) -> TrainedClients:
+        """Train `clients` from the global model `vector` `(d,)` and `buffers`; all as benign ones unless `attack_on`.
 
         Raises:
             ValueError: a client id that the scenario does not have.
         """
+        if not attack_on:
+            rested = replace(self, adversary=self.adversary.at_rest())
+            return rested.train(round_number, clients, vector, buffers)
         start = time.perf_counter()
         wrong = [client for client in clients if not 0 <= client < len(self.assignment)]
         if wrong:
             raise ValueError(f"clients must be in 0..{len(self.assignment) - 1}, got {wrong}")
         ids = tuple(sorted(clients))
         layout = ParameterLayout.of(self.model)
-        jobs = [self._job(round_number, client) for client in ids]
+        data_attack = self._data_attack(vector, buffers)
+        kept = self._kept(round_number, ids, vector, buffers)
+        jobs = [self._job(round_number, client, data_attack, kept.get(client)) for client in ids]
         matrix = vector.expand(len(ids), -1).clone()
         losses = torch.zeros(len(ids))
         stacked = {name: buffer.expand(len(ids), *buffer.shape).clone() for name, buffer in buffers.items()}
@@ -101,22 +120,83 @@ class Population:
                 own = {name: values[row] for name, values in stacked.items()}
                 losses[row] = train_alone(matrix[row], own, job, self.model, layout, self.dataset)
         matrix.sub_(vector)
-        num_examples = torch.tensor([len(self.assignment[client]) for client in ids])
+        num_examples = torch.tensor(
+            [int(kept[client].sum()) if client in kept else len(self.assignment[client]) for client in ids]
+        )
         return TrainedClients(ids, matrix, num_examples, losses, stacked, time.perf_counter() - start)
 
-    def _job(self, round_number: int, client: int) -> ClientJob:
+    def audit(
+        self, round_number: int, clients: Sequence[int], vector: Vector, buffers: Buffers, *, attack_on: bool = True
+    ) -> DataFinding | None:
+        """What this round's audit finds in what `clients` would train on; `None` where none is due.
+
+        It follows from the round and the model, so any process finds the same. A trusted auditor is shown the data of
+        all clients, whoever takes part.
+
+        Raises:
+            ValueError: the audit cannot read the data of all clients.
+        """
+        if self.auditing is None or not self.auditing.plan.is_due(round_number):
+            return None
+        if not attack_on:
+            return replace(self, adversary=self.adversary.at_rest()).audit(round_number, clients, vector, buffers)
+        is_pooled = self.auditing.plan.auditor == "trusted"
+        scope = tuple(range(len(self.assignment))) if is_pooled else tuple(sorted(clients))
+        # One process may host many nodes, and the server besides: what was found is kept until the next round.
+        model_sum = (float(vector.double().sum()), float(vector.double().square().sum()))
+        key = (round_number, self.adversary.resting, model_sum)
+        if any(known[:3] != key for known in self._findings):
+            self._findings.clear()
+        parts = [scope] if is_pooled else [(client,) for client in scope]
+        missing = [part for part in parts if (*key, part) not in self._findings]
+        if missing:
+            data_attack = self._data_attack(vector, buffers)
+            model = AuditedModel.from_parameters(self.model, vector, buffers, self.dataset)
+            for part in missing:
+                own = {client: self._own_data(round_number, client, data_attack) for client in part}
+                self._findings[*key, part] = self.auditing.audit(round_number, own, model)
+        return DataFinding.join([self._findings[*key, part] for part in parts])
+
+    def _kept(self, round_number: int, clients: Sequence[int], vector: Vector, buffers: Buffers) -> dict[int, Tensor]:
+        """Which of their examples clients train on in this round, `(n,)` booleans; empty where that is all of them."""
+        if self.auditing is None or self.auditing.plan.action != "drop_samples":
+            return {}
+        finding = self.audit(round_number, clients, vector, buffers)
+        return {} if finding is None else {client: ~finding.flagged[client] for client in clients}
+
+    def _own_data(self, round_number: int, client: int, data_attack: DataAttack | None) -> OwnData:
+        """What a client would train on, and which of it is poison."""
+        clean = self.dataset.train.subset(self.assignment[client])
+        if data_attack is None or client not in self.adversary.attackers(round_number):
+            return OwnData(clean, torch.zeros(len(clean), dtype=torch.bool))
+        generator = torch_generator(self.seed, "poison", round_number, client)
+        examples = data_attack.poison(clean, self.adversary.rank(client), generator)
+        is_poisoned = torch.ones(len(examples), dtype=torch.bool)  # what was added after a client's own
+        own = slice(0, len(clean))
+        changed = (examples.inputs[own] != clean.inputs).flatten(1).any(dim=1) | (examples.labels[own] != clean.labels)
+        is_poisoned[own] = changed.cpu()
+        return OwnData(examples, is_poisoned)
+
+    def _data_attack(self, vector: Vector, buffers: Buffers) -> DataAttack | None:
+        """The attack on data, crafted on what the server sent where it asks for that."""
+        attack = self.adversary.attack.data
+        return attack and with_model(attack, ReceivedModel(self.model, vector, buffers, self.dataset))
+
+    def _job(self, round_number: int, client: int, data_attack: DataAttack | None, kept: Tensor | None) -> ClientJob:
         """What `client` does in this round: the benign programme, or its attack."""
         indices, examples = self.assignment[client], self.dataset.train
         program, hook = TrainingProgram(self.training), None
         if client in self.adversary.attackers(round_number):
             attack, rank = self.adversary.attack, self.adversary.rank(client)
             program = TrainingProgram(self.adversary.training(self.training), attack.loss)
-            if attack.data is not None:
+            if data_attack is not None:
                 generator = torch_generator(self.seed, "poison", round_number, client)
                 own = examples.subset(indices.to(examples.labels.device))
-                examples = attack.data.poison(own, rank, generator)
+                examples = data_attack.poison(own, rank, generator)
                 indices = torch.arange(len(examples))
-                hook = partial(_poison_batch, attack.data, rank)
+                hook = partial(_poison_batch, data_attack, rank)
+        if kept is not None:
+            indices = indices[kept.to(indices.device)]
         training = program.training
         batches = plan_batches(
             indices,

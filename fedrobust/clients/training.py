@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedrobust.attacks.base import LossAttack
+from fedrobust.attacks.step import Batch, Parameters
+from fedrobust.clients.attacked_step import gradient_alone
 from fedrobust.clients.local_training import LocalTraining
+from fedrobust.clients.trained_layers import trained_names
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.parameters import ParameterLayout
 from fedrobust.types import Buffers, Vector
@@ -83,16 +86,20 @@ def train_alone(
     Returns:
         The mean classification loss over all examples seen.
     """
-    training, attacked_loss = job.program.training, job.program.loss
-    own, received = layout.views(row), None
-    if attacked_loss is not None:
-        received = list(layout.views(row.clone()).values())
+    training, attack = job.program.training, job.program.loss
+    own = layout.views(row)
+    received = {} if attack is None else layout.views(row.clone())
     # Convolutions want their weights channels-last, too: such copies are trained in place of the row's views.
     working = {name: channels_last(view) for name, view in own.items()}
-    with borrowed_storage(model, working, buffers) as parameters:
+    with borrowed_storage(model, working, buffers):
+        names = trained_names(model, training)
+        trained = {name: parameter for name, parameter in model.named_parameters() if name in names}
+        wanted = None if training.trained_layers == "all" else list(trained.values())  # None is all, and faster
+        model.train(training.trained_layers == "all")  # features that stay as they are take no statistics, either
         optimizer = torch.optim.SGD(
-            parameters, lr=training.learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
+            trained.values(), lr=training.learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
         )
+        memory: Parameters = {}  # of an attack on the objective
         total = row.new_zeros(())
         counts: list[int] = (job.batches >= 0).sum(dim=1).tolist()
         batches = job.batches.to(row.device)
@@ -102,12 +109,21 @@ def train_alone(
             if job.poison_batch is not None:
                 batch = job.poison_batch(batch)
             draws = None if augmentations is None else augmentations[step, :count]
-            loss = F.cross_entropy(model(channels_last(model_inputs(dataset, batch.inputs, draws))), batch.labels)
+            seen = channels_last(model_inputs(dataset, batch.inputs, draws))
+            if attack is None:
+                loss = F.cross_entropy(model(seen), batch.labels)
+                optimizer.zero_grad()
+                loss.backward(inputs=wanted)
+            else:
+                made = tuple(
+                    Batch(channels_last(model_inputs(dataset, one.inputs, draws)), one.labels)
+                    for one in attack.synthesise(batch)
+                )
+                own_batch = Batch(seen, batch.labels)
+                gradient, loss, memory = gradient_alone(attack, model, trained, received, own_batch, made, memory)
+                for name, parameter in trained.items():
+                    parameter.grad = gradient[name]
             total.add_(loss.detach(), alpha=count)
-            if attacked_loss is not None and received is not None:
-                loss = attacked_loss(loss, parameters, received)
-            optimizer.zero_grad()
-            loss.backward()
             optimizer.step()
     for name, view in own.items():
         if working[name] is not view:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.data.augmentation import RandomCropFlip
+from fedrobust.data.scalers import Scaler
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,7 @@ class Dataset:
         augmentation: what training does to each batch of images, or `None`.
         writers: `(N_train,)` int64, who wrote each training example, or `None` where that is not known.
         vocabulary_size: words of a text are numbers below this; `None` for what is no text.
+        scaler: makes raw images as small as models take them, before they are normalised; `None` if they are.
     """
 
     name: str
@@ -76,15 +78,22 @@ class Dataset:
     augmentation: RandomCropFlip | None = None
     writers: Tensor | None = None
     vocabulary_size: int | None = None
+    scaler: Scaler | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input: `(C, H, W)` or `(F,)`."""
+        """The shape of one raw input: `(C, H, W)` or `(F,)`."""
         return tuple(self.train.inputs.shape[1:])
 
+    @property
+    def model_shape(self) -> tuple[int, ...]:
+        """The shape of one input as models take it."""
+        return self.input_shape if self.scaler is None else (self.input_shape[0], *self.scaler.size)
+
     def normalise(self, inputs: Tensor) -> Tensor:
-        """(inputs - mean) / std, for raw `inputs` `(M, ...)` on the data set's device."""
-        return (inputs - self.mean) / self.std
+        """(inputs - mean) / std, for raw `inputs` `(M, ...)` on the data set's device, after its scaler."""
+        seen = inputs if self.scaler is None else self.scaler(inputs)
+        return (seen - self.mean) / self.std
 
     def to(self, device: torch.device) -> "Dataset":
         """The same data set with every tensor on `device`."""

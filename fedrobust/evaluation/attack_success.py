@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedrobust.attacks.base import DataAttack
+from fedrobust.attacks.base import Goal
 from fedrobust.attacks.data.coalition import members_of
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.data.datasets import Examples
@@ -31,7 +31,7 @@ class AttackSuccess:
     local_triggers: list[float] | None
 
 
-def measure_attack_success(predictor: Predictor, attack: DataAttack, examples: Examples) -> AttackSuccess:
+def measure_attack_success(predictor: Predictor, attack: Goal, examples: Examples) -> AttackSuccess:
     """Stamp the triggers on the examples that count, and look at the predictions."""
     members = members_of(attack)
     if len(members) > 1:
@@ -42,6 +42,8 @@ def measure_attack_success(predictor: Predictor, attack: DataAttack, examples: E
     if wanted is None:
         return AttackSuccess(None, None)
     victims = wanted != examples.labels
+    if getattr(attack, "counts_detected_only", False):
+        victims &= predictor.logits(examples.inputs).argmax(dim=1) == examples.labels
     inputs, wanted = examples.inputs[victims], wanted[victims]
     parts = attack.local_triggers(tuple(examples.inputs.shape[1:]))
     whole = success_rate(predictor, stamp_all(parts, inputs), wanted)

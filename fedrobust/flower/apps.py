@@ -35,7 +35,9 @@ def make_client_app(population_of: Callable[[Context], Population]) -> ClientApp
     def train(message: Message, context: Context) -> Message:
         population = population_of(context)
         order = read_order(message, population.dataset.train.inputs.device)
-        trained = population.train(order.round_number, order.clients, order.vector, order.buffers)
+        trained = population.train(
+            order.round_number, order.clients, order.vector, order.buffers, attack_on=order.attack_on
+        )
         return reply_message(trained, message)
 
     return app

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from fedrobust.clients.population import Population
 from fedrobust.compose import compose_overrides
 from fedrobust.flower.apps import make_client_app
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.scenario import build_scenario, prepare_clients
 
 
 def population_of_config(config: str, context: Context) -> Population:
@@ -26,7 +26,7 @@ def population_of_run(context: Context) -> Population:
 def _load(config: str) -> Population:
     values = OmegaConf.to_container(OmegaConf.create(config))
     assert isinstance(values, dict)
-    return prepare(build_scenario({str(key): value for key, value in values.items()})).population
+    return prepare_clients(build_scenario({str(key): value for key, value in values.items()}))
 
 
 _compose = functools.lru_cache(maxsize=1)(compose_overrides)

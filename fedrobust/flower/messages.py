@@ -35,7 +35,7 @@ def model_record(vector: Tensor, buffers: Buffers) -> ArrayRecord:
 
 def train_message(order: Order, clients: Sequence[int], model: ArrayRecord, node_id: int) -> Message:
     """Ask `node_id` to train `clients`."""
-    task = ConfigRecord({"server-round": order.round_number, "clients": list(clients)})
+    task = ConfigRecord({"server-round": order.round_number, "clients": list(clients), "attack-on": order.attack_on})
     return Message(RecordDict({"model": model, "config": task}), node_id, MessageType.TRAIN)
 
 
@@ -45,10 +45,10 @@ def read_order(message: Message, device: torch.device) -> Order:
     tensors = {name: tensor_of(array, device) for name, array in model.items()}
     buffers = {name.removeprefix(_BUFFER): values for name, values in tensors.items() if name.startswith(_BUFFER)}
     clients = task["clients"]
-    round_number = task["server-round"]
-    if not isinstance(clients, list) or not isinstance(round_number, int):
-        raise ValueError(f"order must name a round and clients, got {dict(task)}")
-    return Order(round_number, tuple(int(client) for client in clients), tensors[_PARAMETERS], buffers)
+    round_number, attack_on = task["server-round"], task["attack-on"]
+    if not isinstance(clients, list) or not isinstance(round_number, int) or not isinstance(attack_on, bool):
+        raise ValueError(f"order must name a round, clients and whether attackers attack, got {dict(task)}")
+    return Order(round_number, tuple(int(client) for client in clients), tensors[_PARAMETERS], buffers, attack_on)
 
 
 def reply_message(trained: TrainedClients, message: Message) -> Message:

@@ -91,7 +91,12 @@ def print_summary(summary: Row, *, console: Console | None = None) -> None:
     (console or Console()).print(table)
 
 
-_SHOWN = {"clean_accuracy": "accuracy", "attack_success_rate": "attack success", "num_rejected": "rejected"}
+_SHOWN = {
+    "clean_accuracy": "accuracy",
+    "attack_success_rate": "attack success",
+    "watermark_accuracy": "watermark",
+    "num_rejected": "rejected",
+}
 
 
 def _figures(known: dict[str, float]) -> Iterator[str]:

@@ -53,7 +53,8 @@ def log_values(axes: Axes, values: Sequence[float]) -> None:
 def legend_below(figure: Figure, axes: Axes) -> None:
     """One legend under the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = len(labels) if len(labels) <= 5 else 3
+    is_short = len(labels) <= 5 and sum(len(label) + 6 for label in labels) <= 110  # with its line, in characters
+    columns = len(labels) if is_short else 3
     legend = figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, markerscale=1.3
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from fedrobust.records.plot_audit import plot_client_audit
 from fedrobust.records.plot_pictures import plot_examples, plot_partition
 from fedrobust.records.plot_style import (
     BLUE,
@@ -40,19 +41,20 @@ def plot_run(folder: RunFolder, rows: Sequence[Row], *, control: Sequence[Row] |
         _plot_accuracy(folder.plots / "accuracy.png", rows, control or []),
         _plot_detection(folder.plots / "detection.png", rows),
         _plot_norms(folder.plots / "norms.png", rows),
+        plot_client_audit(folder.plots / "client_audit.png", rows),
         None if histogram is None else plot_partition(folder, histogram),
     ]
     return [path for path in written if path is not None]
 
 
 def _plot_accuracy(path: Path, rows: Sequence[Row], control: Sequence[Row]) -> Path | None:
-    curves = [_series(rows, "clean_accuracy"), _series(rows, "attack_success_rate")]
+    curves = [_series(rows, key) for key in ("clean_accuracy", "attack_success_rate", "watermark_accuracy")]
     if not any(rounds for rounds, _ in curves):
         return None
     figure = new_figure()
     num_rounds = _last_round([*rows, *control])
     axes = round_axes(figure, "Clean accuracy and attack success", num_rounds=num_rounds, percent=True)
-    axes.set_ylabel("share of test examples")
+    axes.set_ylabel("share of test examples" if not curves[2][0] else "share of test examples, or of triggers")
     _shade_attack(axes, rows)
     for number, (rounds, values) in enumerate(_locals(rows)):
         label = None if number else "attack success, single triggers"
@@ -60,6 +62,7 @@ def _plot_accuracy(path: Path, rows: Sequence[Row], control: Sequence[Row]) -> P
     for key, color, label in (
         ("clean_accuracy", BLUE, "clean accuracy"),
         ("attack_success_rate", ORANGE, "attack success"),
+        ("watermark_accuracy", GREEN, "watermark accuracy"),
     ):
         _draw(axes, control, key, color, f"{label}, control", style="--")
         _draw(axes, rows, key, color, label)

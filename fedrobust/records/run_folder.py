@@ -135,9 +135,9 @@ class RunFolder:
         self._write("failure.json", to_json(failure, indent=2) + "\n")
         (self.path / "summary.json").unlink(missing_ok=True)
 
-    def save_model(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write the model; the same tensors give the same bytes."""
-        write_atomically(self.path / "model.safetensors", _serialise(tensors))
+    def save_model(self, tensors: Mapping[str, Tensor], name: str = "model") -> None:
+        """Write the model, or another under its `name`; the same tensors give the same bytes."""
+        write_atomically(self.path / f"{name}.safetensors", _serialise(tensors))
 
     def save_checkpoint(self, round: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Replace the checkpoint by the state after `round`; a kill leaves the old one or the new one, never a mix.

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from small_population import make_population
 from torch import Tensor, nn
 
-from fedrobust.attacks import ConstrainAndScale
+from fedrobust.attacks import BlindBackdoor, ConstrainAndScale, LossAttack, Patch
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
 from fedrobust.clients.training import ClientJob, TrainingProgram, borrowed_storage, plan_batches, train_alone
@@ -17,7 +17,7 @@ from fedrobust.models import DBACNN, MLP, ResNet18
 from fedrobust.parameters import ParameterLayout
 
 
-def job_of(population: Population, client: int, loss: ConstrainAndScale | None = None) -> ClientJob:
+def job_of(population: Population, client: int, loss: LossAttack | None = None) -> ClientJob:
     training = population.training
     generator = torch.Generator().manual_seed(5)
     batches = plan_batches(population.assignment[client], training.batch_size, training.num_epochs, generator)
@@ -131,6 +131,47 @@ def test_constrain_and_scale_pulls_back_to_the_received_model(alpha: float) -> N
     row = vector.clone()
     train_alone(row, {}, job, population.model, ParameterLayout.of(population.model), population.dataset)
     torch.testing.assert_close(row, flat(model), rtol=1e-5, atol=1e-6)
+
+
+def test_a_blind_backdoor_is_two_losses_on_a_batch_and_its_stamped_copy() -> None:
+    """Gradients of equal weight, since l2-normalised ones have the angle bisector as their least norm.
+
+    So each step is w - η (g₀ + g₁)/2 by autograd of a plain model; the stamp comes before the normalisation.
+    """
+    population, vector, _ = make_population(sizes=(8,))
+    job = job_of(population, 0, BlindBackdoor(trigger=Patch(height=2, width=2), target_label=3, normalisation="l2"))
+    model, dataset = copy.deepcopy(population.model), population.dataset
+    for indices in job.batches:
+        clean, labels = dataset.train.inputs[indices], dataset.train.labels[indices]
+        black_and_white = clean.clone()
+        black_and_white[:, :, :2, :2] = 1.0
+        main = F.cross_entropy(model(dataset.normalise(clean)), labels)
+        backdoor = F.cross_entropy(model(dataset.normalise(black_and_white)), torch.full_like(labels, 3))
+        gradients = torch.autograd.grad((main + backdoor) / 2, list(model.parameters()))
+        moved = flat(model) - 0.05 * torch.cat([part.flatten() for part in gradients])
+        torch.nn.utils.vector_to_parameters(moved, model.parameters())
+    row = vector.clone()
+    train_alone(row, {}, job, population.model, ParameterLayout.of(population.model), population.dataset)
+    torch.testing.assert_close(row, flat(model), rtol=1e-4, atol=1e-5)
+
+
+def test_a_blind_backdoor_leaves_batch_norm_the_statistics_of_clean_batches() -> None:
+    """With a threshold that no batch is below, parameters and statistics are the benign client's.
+
+    The stamped copies are looked at all the same. One pass a batch: the counter says so.
+    """
+    population, vector, buffers = make_population(ResNet18(norm="batch", width=8), shape=(3, 16, 16), sizes=(8,))
+    layout = ParameterLayout.of(population.model)
+    rows, statistics = [], []
+    for loss in (None, BlindBackdoor(trigger=Patch(), target_label=3, loss_threshold=1e-9)):
+        row, own = vector.clone(), {name: values.clone() for name, values in buffers.items()}
+        train_alone(row, own, job_of(population, 0, loss), population.model, layout, population.dataset)
+        rows.append(row)
+        statistics.append(own)
+    torch.testing.assert_close(rows[1], rows[0], rtol=1e-5, atol=1e-6)
+    assert int(statistics[1]["1.num_batches_tracked"]) == job_of(population, 0).num_steps
+    for name, values in statistics[0].items():
+        torch.testing.assert_close(statistics[1][name], values, rtol=1e-5, atol=1e-6)
 
 
 def test_borrowed_storage_gives_everything_back_when_training_raises() -> None:

@@ -5,7 +5,7 @@ import torch
 from small_population import SIZES, make_population
 from torch import Tensor
 
-from fedrobust.attacks import ConstrainAndScale
+from fedrobust.attacks import BlindBackdoor, ConstrainAndScale, LossAttack, NeuralCleanseEvasion, Patch
 from fedrobust.clients.cohort import train_cohort
 from fedrobust.clients.cohort_batches import CohortBatches
 from fedrobust.clients.cohort_size import cohort_size
@@ -20,7 +20,7 @@ PLAIN = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4)
 FULL = LocalTraining(learning_rate=0.02, num_epochs=3, batch_size=4, momentum=0.9, weight_decay=0.01)
 
 
-def jobs_of(population: Population, loss: ConstrainAndScale | None = None) -> list[ClientJob]:
+def jobs_of(population: Population, loss: LossAttack | None = None) -> list[ClientJob]:
     """One job a client, longest first."""
     training, augmentation = population.training, population.dataset.augmentation
     jobs = []
@@ -89,6 +89,36 @@ def test_parity_of_constrain_and_scale(anomaly: str, training: LocalTraining) ->
     """Each row's anomaly is its own distance to the received model, not the cohort's."""
     population, vector, _ = make_population(training=training)
     assert_parity(population, vector, jobs_of(population, ConstrainAndScale(alpha=0.3, anomaly=anomaly)))
+
+
+@pytest.mark.parametrize("training", [PLAIN, FULL], ids=["plain", "momentum-decay"])
+@pytest.mark.parametrize("normalisation", ["none", "l2", "loss", "loss+"])
+def test_parity_of_a_blind_backdoor(normalisation: str, training: LocalTraining) -> None:
+    """Each row's balance of main task and backdoor is its own; padding has no part in either."""
+    population, vector, _ = make_population(training=training)
+    blind = BlindBackdoor(trigger=Patch(), target_label=3, normalisation=normalisation)
+    assert_parity(population, vector, jobs_of(population, blind))
+
+
+@pytest.mark.parametrize("training", [PLAIN, FULL], ids=["plain", "momentum-decay"])
+def test_parity_of_a_blind_backdoor_that_evades(training: LocalTraining) -> None:
+    """Three tasks, and a search whose memory goes from step to step of each client by itself."""
+    population, vector, _ = make_population(training=training)
+    blind = BlindBackdoor(trigger=Patch(), target_label=3, evasion=NeuralCleanseEvasion())
+    assert_parity(population, vector, jobs_of(population, blind))
+    plain = jobs_of(population, BlindBackdoor(trigger=Patch(), target_label=3))
+    evading = together_and_alone(population, vector, jobs_of(population, blind))[0]
+    assert (evading - together_and_alone(population, vector, plain)[0]).abs().max() > 1e-3
+
+
+def test_parity_of_a_blind_backdoor_that_waits() -> None:
+    """A threshold that some batches are below and some are above; pictures cropped and flipped after the stamp."""
+    population, vector, _ = make_population(shape=(3, 8, 8), training=FULL, augment=True)
+    blind = BlindBackdoor(trigger=Patch(), target_label=3, loss_threshold=2.3)
+    waiting = together_and_alone(population, vector, jobs_of(population, blind))[0]
+    assert_parity(population, vector, jobs_of(population, blind))
+    for other in (None, BlindBackdoor(trigger=Patch(), target_label=3)):
+        assert (waiting - together_and_alone(population, vector, jobs_of(population, other))[0]).abs().max() > 1e-3
 
 
 def test_parity_with_own_examples_and_hooks() -> None:

@@ -13,12 +13,17 @@ from fedrobust.attacks import (
     Coalition,
     DataAttack,
     EdgeCase,
+    ExplanationGuided,
+    FeatureTrigger,
+    ImageScaling,
     LabelFlip,
     Patch,
     PatchGrid,
     Pixels,
+    PoisonFrogs,
     Sinusoid,
 )
+from fedrobust.attacks.base import ReceivedModel, with_model
 from fedrobust.attacks.scenario import Adversary
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
@@ -68,10 +73,23 @@ CASES = {
         )
     ),
     "edge_case": Case(EdgeCase(source_label=0, target_label=1, poison_rate=0.5), new_label=1, adds=True),
+    "explanation_guided": Case(
+        ExplanationGuided(trigger=FeatureTrigger(features=[3, 0], values=[0.5, 0.9]), poison_rate=0.2),
+        clean_label=True,
+        shape=FEATURES,
+    ),
+    "image_scaling": Case(
+        ImageScaling(trigger=Patch(), target_label=1, poison_rate=0.5, assumed_scaler="opencv_linear", scaled_size=2),
+        clean_label=True,
+    ),
     "flip_to_target": Case(LabelFlip(target_label=1), new_label=1),
     "flip_one_class": Case(LabelFlip(target_label=1, source_label=0, poison_rate=0.5), shape=FEATURES, new_label=1),
     "flip_inverse": Case(LabelFlip(flip="inverse", num_classes=3), shape=FEATURES),
     "flip_random": Case(LabelFlip(flip="random", num_classes=3)),
+    "poison_frogs": Case(
+        PoisonFrogs(target_label=1, source_label=0, target_instances=[0, 2], num_poisons=3, num_steps=5),
+        clean_label=True,
+    ),
 }
 
 
@@ -101,6 +119,13 @@ def make_population(case: Case, attack: Attack | None = None, vectorize: bool = 
         seed=0,
     )
     return population, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def crafted(case: Case, device: torch.device) -> DataAttack:
+    """The attack of a round; on the initial model, if it is crafted on one."""
+    population, vector = make_population(case)
+    data = population.dataset.to(device)
+    return with_model(case.attack, ReceivedModel(population.model.to(device), vector.to(device), {}, data))
 
 
 def one_by_one(population: Population) -> Population:

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from attack_cases import CASES, MALICIOUS, SIZES, Case, make_dataset, make_population, one_by_one
+from attack_cases import CASES, MALICIOUS, SIZES, Case, crafted, make_dataset, make_population, one_by_one
 
 import fedrobust.attacks.data
 from fedrobust.attacks import Attack, DataAttack
@@ -24,7 +24,8 @@ def generator(seed: int = 5) -> torch.Generator:
 
 def poison(case: Case, examples: Examples, attacker: int = 0, seed: int = 5) -> Examples:
     """All that the attack does to data: to a client's examples, then to a batch, here of all of them."""
-    return case.attack.poison_batch(case.attack.poison(examples, attacker, generator(seed)), attacker)
+    attack = crafted(case, examples.inputs.device)
+    return attack.poison_batch(attack.poison(examples, attacker, generator(seed)), attacker)
 
 
 def copy(examples: Examples) -> Examples:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fedrobust.component import FieldError
 from fedrobust.data.dogfish import DogFish
 from fedrobust.data.files import DataError
 
@@ -55,3 +56,20 @@ def test_what_is_no_picture_is_refused(root: Path) -> None:
     (root / "dogfish" / "train" / "fish" / "1.png").write_text("no picture")
     with pytest.raises(DataError, match=r"fish/1.png is not a picture that can be read"):
         DogFish().load(root, CPU)
+
+
+def test_large_photographs_are_scaled_on_their_way_into_the_model(root: Path) -> None:
+    """What a model sees is what Pillow makes of the large pictures, normalised by what training pictures then are."""
+    dataset = DogFish(size=8, scaler="pillow_box", raw_size=24).load(root, CPU)
+    assert (dataset.input_shape, dataset.model_shape) == ((3, 24, 24), (3, 8, 8))
+    pixels = (dataset.train.inputs[0] * 255).byte().permute(1, 2, 0).numpy()
+    seen = np.array(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BOX)) / 255
+    expected = (torch.from_numpy(seen).permute(2, 0, 1).float() - dataset.mean) / dataset.std
+    coloured = [0, 2]  # no picture has any green, so that has no deviation
+    torch.testing.assert_close(dataset.normalise(dataset.train.inputs[:1])[0][coloured], expected[coloured])
+    np.testing.assert_allclose(dataset.mean.flatten().numpy(), [0.6, 0.0, 0.4], atol=1e-6)
+
+
+def test_a_scaler_makes_pictures_smaller() -> None:
+    with pytest.raises(FieldError, match="raw_size: must be at least size=64, got 32"):
+        DogFish(scaler="pillow_box", raw_size=32)

@@ -15,8 +15,9 @@ from fedrobust.run import run_config
 
 SCENARIO = [
     *["num_clients=8", "num_rounds=12", "attack.num_malicious=2", "checkpoint_every=3", "verbose=false"],
-    # Each of the three remembers something that a checkpoint must hold.
+    # Each of the four remembers something that a checkpoint must hold.
     *["preaggregator=[client_momentum]", "aggregator=centred_clipping", "server_optimizer=momentum"],
+    *["audit=update_clustering", "audit.action=exclude_clients", "audit.reputation.min_rounds=4"],
 ]
 
 
@@ -55,7 +56,7 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
         # A shell without job control starts background jobs, and so these tests, with SIGINT ignored.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import time, fedrobust.clients.population as p; train = p.Population.train\n"
-        "def slowly(*a):\n    time.sleep(0.5); return train(*a)\n"
+        "def slowly(*a, **k):\n    time.sleep(0.5); return train(*a, **k)\n"
         "p.Population.train = slowly\n"
         "from fedrobust.cli import main; main()"
     )

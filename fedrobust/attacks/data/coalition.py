@@ -1,7 +1,7 @@
 """A coalition: attackers with different triggers, targets or kinds of poison in one federation.
 
-Source: none in particular; several backdoors at once are the setting in which trigger inversion is hardest, Wang et al.,
-"Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019, section VI-B,
+Several backdoors in one model are a setting of B. Wang, Y. Yao, S. Shan, H. Li, B. Viswanath, H. Zheng, B. Zhao,
+"Neural Cleanse: Identifying and mitigating backdoor attacks in neural networks", IEEE S&P 2019,
 https://doi.org/10.1109/SP.2019.00031
 Departs: nothing.
 """
@@ -9,10 +9,10 @@ Departs: nothing.
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.base import DataAttack
+from fedrobust.attacks.base import BindableAttack, DataAttack, Goal, ReceivedModel, with_model
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.component import FieldError, component
-from fedrobust.data.datasets import Examples
+from fedrobust.data.datasets import Dataset, Examples
 
 
 @component
@@ -37,6 +37,15 @@ class Coalition:
             raise FieldError("members", f"must list at least two data attacks, got {len(self.members)}")
         if any(isinstance(member, Coalition) for member in self.members):
             raise FieldError("members", "must not hold another coalition")
+
+    def bind(self, dataset: Dataset, generator: torch.Generator) -> "Coalition":
+        """The coalition with members that have looked at the data set, where they ask for that."""
+        members = [one.bind(dataset, generator) if isinstance(one, BindableAttack) else one for one in self.members]
+        return Coalition(members=members)
+
+    def with_model(self, received: ReceivedModel) -> "Coalition":
+        """The coalition with members that are crafted on the received model, where they ask for that."""
+        return Coalition(members=[with_model(one, received) for one in self.members])
 
     def poison(self, examples: Examples, attacker: int, generator: torch.Generator) -> Examples:
         """What the attacker's member makes of its examples."""
@@ -66,6 +75,6 @@ class Coalition:
         return self.members[attacker % number], attacker // number
 
 
-def members_of(attack: DataAttack) -> tuple[DataAttack, ...]:
+def members_of(attack: Goal) -> tuple[Goal, ...]:
     """The attacks that are judged one by one: a coalition's members, or the attack alone."""
     return tuple(attack.members) if isinstance(attack, Coalition) else (attack,)

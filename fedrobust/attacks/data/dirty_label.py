@@ -39,8 +39,12 @@ def wanted_labels(labels: Tensor, target_label: int, source_label: int | None) -
 
 def draw(candidates: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     """Indices of a random `rate` of all N examples, at most all that `candidates` `(N,)` booleans admit."""
+    return draw_count(candidates, round(rate * len(candidates)), generator)
+
+
+def draw_count(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Indices of `count` random examples, at most all that `candidates` `(N,)` booleans admit."""
     indices = candidates.nonzero().squeeze(1)
-    count = min(round(rate * len(candidates)), len(indices))
     return indices[torch.randperm(len(indices), generator=generator)[:count].to(indices.device)]
 
 

@@ -6,13 +6,15 @@ Departs: the paper leaves the anomaly term to the defence at hand; here it is th
 Euclidean or one minus the cosine.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fedrobust.attacks.loss.mgda import weighted_sum
+from fedrobust.attacks.step import Descent, Parameters, Step
 from fedrobust.component import Fraction, component
+from fedrobust.data.examples import Examples
 
 
 @component
@@ -27,14 +29,22 @@ class ConstrainAndScale:
     alpha: Fraction = 0.7
     anomaly: Literal["euclidean", "cosine"] = "euclidean"
 
-    def __call__(self, class_loss: Tensor, parameters: Sequence[Tensor], global_parameters: Sequence[Tensor]) -> Tensor:
-        """The scalar loss."""
-        pairs = list(zip(parameters, global_parameters, strict=True))
+    def synthesise(self, batch: Examples) -> tuple[Examples, ...]:
+        """Nothing: the attacker's own poisoned batch is all there is to learn."""
+        return ()
+
+    def __call__(self, step: Step) -> Descent:
+        """The gradient of L, and L_class."""
+        gradient, class_loss = step.differentiate(step.class_loss, step.parameters)
+        pull, _ = step.differentiate(lambda parameters: self.anomaly_of(parameters, step.received), step.parameters)
+        return Descent(weighted_sum((self.alpha, 1 - self.alpha), (gradient, pull)), class_loss, {})
+
+    def anomaly_of(self, parameters: Parameters, received: Parameters) -> Tensor:
+        """L_anomaly of a model, as far from the `received` one as it is."""
+        pairs = [(own, received[name]) for name, own in parameters.items()]
         if self.anomaly == "euclidean":
-            anomaly = torch.stack([(own - received).square().sum() for own, received in pairs]).sum()
-        else:
-            inner = torch.stack([(own * received).sum() for own, received in pairs]).sum()
-            own_square = torch.stack([own.square().sum() for own, _ in pairs]).sum()
-            received_square = torch.stack([received.square().sum() for _, received in pairs]).sum()
-            anomaly = 1 - inner / (own_square * received_square).clamp_min(1e-30).sqrt()
-        return self.alpha * class_loss + (1 - self.alpha) * anomaly
+            return torch.stack([(own - there).square().sum() for own, there in pairs]).sum()
+        inner = torch.stack([(own * there).sum() for own, there in pairs]).sum()
+        own_square = torch.stack([own.square().sum() for own, _ in pairs]).sum()
+        received_square = torch.stack([there.square().sum() for _, there in pairs]).sum()
+        return 1 - inner / (own_square * received_square).clamp_min(1e-30).sqrt()

@@ -2,6 +2,7 @@
 
 from fedrobust.attacks.triggers.base import Stamp, Trigger, TriggerShape, check_disjoint, union
 from fedrobust.attacks.triggers.blend import Blend
+from fedrobust.attacks.triggers.features import FeatureTrigger
 from fedrobust.attacks.triggers.image_file import ImageFile
 from fedrobust.attacks.triggers.patch import Patch, PatchGrid, Pixels
 from fedrobust.attacks.triggers.several import Several
@@ -9,6 +10,7 @@ from fedrobust.attacks.triggers.sinusoid import Sinusoid
 
 __all__ = [
     "Blend",
+    "FeatureTrigger",
     "ImageFile",
     "Patch",
     "PatchGrid",

@@ -1,0 +1,207 @@
+"""What decides the success of a multi-shot DBA: trigger size, gap, location, scale; each beside the centralised twin.
+
+    python experiments/dba/factors.py [--seeds 0 1 2] [--data-root FOLDER] [--quick]
+
+One factor changes at a time, all others keep `DEFAULTS`. Writes `factors.jsonl` (one line a run, as it ends: a run that
+is there already is not played again), `factors.md` and `factors.png`. `--quick` plays two values of each factor for one
+seed on digits and writes nothing here.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import PercentFormatter
+from rich.progress import track
+
+from fedrobust.compose import compose_config
+from fedrobust.engines.local import LocalGrid, quiet_flower
+from fedrobust.flower.apps import make_client_app
+from fedrobust.flower.messages import model_record
+from fedrobust.flower.strategy import FederationStrategy
+from fedrobust.records.plot_style import BLUE, GREEN, LIGHT_BLUE, ORANGE, legend_below, new_figure, save_figure
+from fedrobust.round import Row
+from fedrobust.scenario import build_scenario, prepare
+
+HERE = Path(__file__).parent
+SETTING = [
+    *["dataset=mnist", "dataset.num_train=6000", "num_clients=20", "num_rounds=30"],
+    *[
+        "partition=dirichlet",
+        "partition.alpha=0.5",
+        "client.batch_size=32",
+        "aggregator=mean",
+        "server.weights=uniform",
+    ],
+]
+QUICK = ["dataset=digits", "num_clients=20", "num_rounds=5", "aggregator=mean", "server.weights=uniform"]
+DEFAULTS: dict[str, float] = {"size": 4, "gap": 2, "location": 0, "scale": 1}
+VALUES: dict[str, tuple[float, ...]] = {
+    "size": (1, 2, 4, 6),
+    "gap": (0, 2, 6, 12),
+    "location": (0, 6, 12, 18),
+    "scale": (1, 2, 4, 8),
+}
+LABELS = {
+    "size": "width of a local trigger, pixels",
+    "gap": "gap between local triggers, pixels",
+    "location": "top left corner at (x, x), pixels",
+    "scale": "scale factor of the updates",
+}
+SHAPES = ("DBA", "centralised")
+Key = tuple[str, float, str, int]
+
+
+def overrides(factors: Mapping[str, float], shape: str, seed: int, quick: bool) -> list[str]:
+    """One run: four attackers with a local trigger each, or one with the whole one; attacks in every round."""
+    setting = QUICK if quick else SETTING
+    (num_rounds,) = (one.partition("=")[2] for one in setting if one.startswith("num_rounds"))
+    size, gap, place = (int(factors[name]) for name in ("size", "gap", "location"))
+    if quick:
+        size, gap, place = min(size, 2), min(gap, 1), min(place, 2)
+    kind = (
+        ["attack.num_malicious=4"]
+        if shape == "DBA"
+        else [
+            "attack.num_malicious=1",
+            "attack.data._target_=fedrobust.attacks.BadNets",
+        ]
+    )
+    trigger = f"attack.data.trigger={{height: 1, width: {size}, gap: {gap}, top: {place}, left: {place}}}"
+    return [
+        *setting,
+        f"seed={seed}",
+        f"evaluate_every={num_rounds}",
+        "attack=dba",
+        *kind,
+        trigger,
+        "attack.data.poison_rate=0.3",
+        f"attack.update.scale_factor={factors['scale']}",
+    ]
+
+
+def play(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The last evaluation of a run."""
+    prepared = prepare(build_scenario(values))
+    federation, rows = prepared.federation, list[Row]()
+    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
+    with quiet_flower():
+        FederationStrategy(federation, rows.append).start(
+            grid, model_record(federation.state.vector, federation.state.buffers), num_rounds=federation.num_rounds
+        )
+    keys = ("clean_accuracy", "attack_success_rate", "local_attack_success_rates")
+    return {key: rows[-1][key] for key in keys}
+
+
+def cells() -> list[tuple[str, float]]:
+    """Every factor with each of its values."""
+    return [(factor, value) for factor, values in VALUES.items() for value in values]
+
+
+def read(path: Path) -> dict[Key, dict[str, Any]]:
+    """Finished runs by factor, value, shape and seed."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {(row["factor"], row["value"], row["shape"], row["seed"]): row for row in rows}
+
+
+def run(seeds: Sequence[int], data_root: str | None, quick: bool) -> dict[Key, dict[str, Any]]:
+    """Play what is not there yet. A cell at the default values is the same run for every factor."""
+    path = HERE / "factors.jsonl"
+    done = {} if quick else read(path)
+    chosen = [cell for cell in cells() if not quick or cell[1] in VALUES[cell[0]][:2]]
+    work = [(factor, value, shape, seed) for factor, value in chosen for shape in SHAPES for seed in seeds]
+    played: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for key in track([one for one in work if one not in done], description="factors of DBA"):
+        factor, value, shape, seed = key
+        factors = {**DEFAULTS, factor: value}
+        scenario = (tuple(factors.values()), shape, seed)
+        if scenario not in played:
+            extra = [] if data_root is None else [f"data_root={data_root}"]
+            played[scenario] = play(compose_config([*overrides(factors, shape, seed, quick), *extra])[0])
+        done[key] = {"factor": factor, "value": value, "shape": shape, "seed": seed, **played[scenario]}
+        if not quick:
+            with path.open("a") as file:
+                file.write(json.dumps(done[key]) + "\n")
+    return done
+
+
+def figures(results: Mapping[Key, Mapping[str, Any]], cell: tuple[str, float], shape: str, key: str) -> np.ndarray:
+    """`key` of each seed; the local triggers' largest success."""
+    found = [
+        row for (factor, value, its, _), row in sorted(results.items()) if (factor, value) == cell and its == shape
+    ]
+    if key == "local":
+        return np.array([max(row["local_attack_success_rates"]) for row in found])
+    return np.array([row[key] for row in found])
+
+
+def spread(values: np.ndarray) -> str:
+    """Mean ± standard deviation over seeds, in percent."""
+    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+    return f"{100 * values.mean():.1f} ± {100 * deviation:.1f} %"
+
+
+def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
+    """Success of the whole trigger under both, of DBA's best local one, and clean accuracy."""
+    lines = [
+        "| factor | value | DBA, global trigger | DBA, best local | centralised | clean, DBA | clean, centralised |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for cell in cells():
+        columns = [
+            *[("DBA", "attack_success_rate"), ("DBA", "local"), ("centralised", "attack_success_rate")],
+            *[("DBA", "clean_accuracy"), ("centralised", "clean_accuracy")],
+        ]
+        values = [figures(results, cell, shape, key) for shape, key in columns]
+        if all(len(one) for one in values):
+            lines.append(f"| {cell[0]} | {cell[1]:g} | " + " | ".join(spread(one) for one in values) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: Mapping[Key, Mapping[str, Any]], path: Path) -> None:
+    """One panel a factor: mean and range over seeds."""
+    figure = new_figure(10.0, 6.5)
+    lines = [
+        ("DBA", "attack_success_rate", "DBA, global trigger", ORANGE, "o-"),
+        ("DBA", "local", "DBA, best local trigger", LIGHT_BLUE, "s--"),
+        ("centralised", "attack_success_rate", "centralised trigger", BLUE, "^-"),
+        ("DBA", "clean_accuracy", "clean accuracy under DBA", GREEN, "x:"),
+    ]
+    panels = figure.subplots(2, 2, sharey=True).flat
+    for axes, (factor, values) in zip(panels, VALUES.items(), strict=True):
+        for shape, key, label, colour, style in lines:
+            seen = [figures(results, (factor, value), shape, key) for value in values]
+            means = [one.mean() for one in seen]
+            axes.plot(values, means, style, color=colour, label=label)
+            axes.fill_between(
+                values, [one.min() for one in seen], [one.max() for one in seen], color=colour, alpha=0.15
+            )
+        axes.set_xlabel(LABELS[factor])
+        axes.set_xticks(values)
+        axes.set_ylim(-0.03, 1.03)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Multi-shot DBA, one factor at a time (line: mean, band: range over seeds)", x=0.02, ha="left")
+    legend_below(figure, axes)
+    save_figure(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data-root", help="where MNIST lies; default: FEDROBUST_DATA, else the user's cache folder")
+    parser.add_argument("--quick", action="store_true", help="digits, one seed, two values of each factor")
+    options = parser.parse_args()
+    results = run([0] if options.quick else options.seeds, options.data_root, options.quick)
+    print(table(results))
+    if not options.quick:
+        (HERE / "factors.md").write_text(table(results))
+        draw(results, HERE / "factors.png")
+
+
+if __name__ == "__main__":
+    main()

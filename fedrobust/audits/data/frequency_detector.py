@@ -1,0 +1,129 @@
+"""The frequency detector: triggers leave traces at high frequencies, which a small network learns to see.
+
+Zeng, Park, Mao, Jia, "Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective", ICCV 2021,
+https://arxiv.org/abs/2104.03413
+Departs: the network is smaller than the paper's and reads logarithms, standardised frequency by frequency; its
+threshold is calibrated on clean pictures that it was not trained on, where the paper takes the likelier class; classes
+are convicted too.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+
+from fedrobust.audits.audited_model import AuditedModel
+from fedrobust.audits.base import DataReport, require_clean
+from fedrobust.audits.data.calibration import (
+    FalsePositiveRate,
+    calibrated_threshold,
+    rate_verdicts,
+    smallest_calibration,
+)
+from fedrobust.audits.data.frequency_network import (
+    FrequencyNetwork,
+    TrainedFrequencyDetector,
+    check_pictures,
+    dct,
+)
+from fedrobust.audits.data.perturbations import perturb
+from fedrobust.component import Count, Fraction, Positive, component
+from fedrobust.data.examples import Examples
+from fedrobust.seeds import seeded_initialisation
+
+_CALIBRATION_FRACTION = 0.25
+"""Of the clean pictures, the part that sets the threshold and is not trained on."""
+
+
+@component
+class FrequencyDetector:
+    """Judge each picture by itself, without its label and without the model.
+
+    Not for pictures under 16 x 16, and blind to triggers that are smooth.
+
+    Attributes:
+        false_positive_rate: of clean pictures, that the threshold lets be flagged.
+        detector_file: a trained detector, as its `save` wrote it; `None` trains one on the clean examples.
+        num_epochs: passes over the clean pictures, which are perturbed anew in each.
+        batch_size: clean pictures in a step, and as many perturbed ones.
+        learning_rate: of Adam.
+        width: channels of the first convolution.
+        tolerated_rate: a class is convicted if surely more of it is flagged: well above the false-positive rate, which
+            differs between classes.
+        confidence: that no class below `tolerated_rate` is convicted.
+    """
+
+    false_positive_rate: FalsePositiveRate = 0.05
+    detector_file: str | None = None
+    num_epochs: Count = 20
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
+    width: Annotated[int, Ge(1)] = 16
+    tolerated_rate: Fraction = 0.15
+    confidence: Fraction = 0.95
+
+    def __call__(
+        self,
+        examples: Examples,
+        model: AuditedModel | None,
+        generator: torch.Generator,
+        clean: Examples | None = None,
+    ) -> DataReport:
+        """Score and flag; `model` is not read, `clean` only where there is no `detector_file`.
+
+        Raises:
+            ValueError: no pictures, too small ones, NaN in them, no clean ones to train on, or a file that is none.
+        """
+        check_pictures(examples.inputs)
+        if self.detector_file is None:
+            detector = self.train(require_clean(clean, "FrequencyDetector", self.smallest_clean), generator)
+        else:
+            detector = TrainedFrequencyDetector.load(Path(self.detector_file))
+        scores, labels = detector.scores(examples.inputs), examples.labels.cpu()
+        flagged = scores > detector.threshold
+        return DataReport(
+            audit="frequency detector",
+            labels=labels,
+            scores=scores,
+            flagged=flagged,
+            verdicts=tuple(rate_verdicts(labels, flagged, self.tolerated_rate, self.confidence)),
+            score_name="logit of a perturbation",
+            statistic_name=f"flagged share, {100 * self.confidence:g} % lower bound",
+            statistic_threshold=self.tolerated_rate,
+            score_threshold=detector.threshold,
+        )
+
+    @property
+    def smallest_clean(self) -> int:
+        """How many clean pictures `train` takes at least."""
+        return round(smallest_calibration(self.false_positive_rate) / _CALIBRATION_FRACTION)
+
+    def train(self, clean: Examples, generator: torch.Generator) -> TrainedFrequencyDetector:
+        """Learn to tell clean pictures from perturbed ones, three quarters of them; calibrate on the others.
+
+        Raises:
+            ValueError: fewer clean pictures than `smallest_clean`, or what is no picture.
+        """
+        shape = check_pictures(clean.inputs)
+        require_clean(clean, "FrequencyDetector", self.smallest_clean)
+        order = torch.randperm(len(clean), generator=generator)
+        pictures = clean.inputs.cpu()[order]
+        held_out, pictures = pictures.tensor_split([round(_CALIBRATION_FRACTION * len(clean))])
+        with seeded_initialisation(int(torch.randint(2**62, (), generator=generator)), "frequency detector"):
+            network = FrequencyNetwork(shape, self.width)
+        transforms = dct(pictures)
+        network.fit_scale(transforms)
+        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
+        for _ in range(self.num_epochs):
+            perturbed = dct(perturb(pictures, generator))
+            for rows in torch.randperm(len(pictures), generator=generator).split(self.batch_size):
+                logits = network(torch.cat([transforms[rows], perturbed[rows]]))
+                truth = torch.cat([torch.zeros(len(rows)), torch.ones(len(rows))])
+                optimizer.zero_grad()
+                F.binary_cross_entropy_with_logits(logits, truth).backward()
+                optimizer.step()
+        detector = TrainedFrequencyDetector(network.eval(), 0.0, self.false_positive_rate, shape, self.width)
+        threshold = calibrated_threshold(detector.scores(held_out), self.false_positive_rate)
+        return TrainedFrequencyDetector(network, threshold, self.false_positive_rate, shape, self.width)

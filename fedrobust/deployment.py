@@ -1,0 +1,30 @@
+"""Deployment: after the last round the model goes out to its users, and somebody may tamper with it there."""
+
+from typing import Any
+
+from torch import Tensor
+
+from fedrobust.attacks.base import ReceivedModel
+from fedrobust.attacks.deployed_model import DeployedModelAttack
+from fedrobust.attacks.deployed_model.quantisation import StoredModel
+from fedrobust.evaluation.deployed import measure_tampering
+from fedrobust.records.run_folder import RunFolder
+from fedrobust.round import Federation
+from fedrobust.seeds import torch_generator
+
+
+def deploy(attack: DeployedModelAttack, federation: Federation, records: RunFolder) -> dict[str, Any]:
+    """Let the attacker at the trained model; keep it as released and as deployed, and return what that came to.
+
+    The federation's own model stays as it is.
+    """
+    state = federation.state
+    received = ReceivedModel(federation.model, state.vector, state.buffers, federation.dataset)
+    tampering = attack.tamper(received, torch_generator(federation.seed, "deployed model"))
+    for name, stored in (("released_model", tampering.released), ("deployed_model", tampering.deployed)):
+        records.save_model(_tensors(stored, state.buffers), name)
+    return measure_tampering(received, tampering, torch_generator(federation.seed, "random flips"))
+
+
+def _tensors(stored: StoredModel, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values.cpu() for name, values in {**stored.parameters(), **buffers}.items()}

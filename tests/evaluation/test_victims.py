@@ -1,0 +1,65 @@
+"""Victims outside a federation, against scikit-learn's and torch's own training."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.svm import SVC
+
+from fedrobust.clients.local_training import LocalTraining
+from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.evaluation.victims import train_head, train_model
+from fedrobust.models import MLP
+from fedrobust.seeds import seeded_initialisation, torch_generator
+
+
+def clouds(num_classes: int) -> Examples:
+    """Well separated Gaussian clouds in five dimensions."""
+    generator = torch_generator(0, "test")
+    labels = torch.arange(60) % num_classes
+    centres = 6 * torch.eye(5)[:num_classes]
+    return Examples(centres[labels] + torch.randn(60, 5, generator=generator), labels)
+
+
+@pytest.mark.parametrize("until", ["interpolation", "convergence"])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_head_fits_what_it_is_given(until, num_classes):
+    examples = clouds(num_classes)
+    head = train_head(examples.inputs, examples.labels, num_classes, until)
+    assert torch.equal(head(examples.inputs).argmax(dim=1), examples.labels)
+    assert (head.in_features, head.out_features) == (5, num_classes)
+
+
+def test_a_converged_head_has_nearly_the_widest_margin():
+    """Unpenalised logistic regression converges in direction to the hard-margin SVM (Soudry et al., JMLR 2018)."""
+    examples = clouds(2)
+    head = train_head(examples.inputs, examples.labels, 2)
+    widest = SVC(kernel="linear", C=1e6).fit(examples.inputs.numpy(), examples.labels.numpy())
+    direction = head.weight[1] - head.weight[0]
+    assert float(F.cosine_similarity(direction, torch.from_numpy(widest.coef_[0].copy()).float(), dim=0)) > 0.97
+
+
+def test_contradicting_labels_cannot_be_fitted():
+    features, labels = torch.ones(2, 3), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="no head on 3 features was found to fit all 2 labels"):
+        train_head(features, labels, 2)
+
+
+def test_a_model_is_trained_on_as_torch_does_it():
+    """One full batch for three epochs is three steps of torch's SGD on the normalised inputs."""
+    examples = clouds(3)
+    mean, std = torch.full((5,), 0.5), torch.full((5,), 2.0)
+    dataset = Dataset("fake", examples, examples, 3, "tabular", mean, std)
+    with seeded_initialisation(0, "test"):
+        model = MLP(hidden_sizes=(7,)).build((5,), 3)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    training = LocalTraining(learning_rate=0.1, momentum=0.9, num_epochs=3, batch_size=60)
+    trained = train_model(model, dataset, examples, training, seed=0)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(model((examples.inputs - 0.5) / 2), examples.labels).backward()
+        optimizer.step()
+    for one, other in zip(trained.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, other.detach(), atol=1e-5, rtol=0)
+    assert not trained.training
