@@ -176,7 +176,7 @@ class RunSetting:
         """
         weights = path / "model.safetensors" if path.is_dir() else path
         try:
-            module = self.architecture.build(self.dataset.input_shape, self.dataset.num_classes)
+            module = self.architecture.build(self.dataset.model_shape, self.dataset.num_classes)
             module.load_state_dict(read_weights(weights))
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
