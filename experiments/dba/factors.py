@@ -2,9 +2,9 @@
 
     python experiments/dba/factors.py [--seeds 0 1 2] [--data-root FOLDER] [--quick]
 
-One factor changes at a time, all others keep `DEFAULTS`. Writes `factors.jsonl` (one line a run, as it ends: a run that
-is there already is not played again), `factors.md` and `factors.png`. `--quick` plays two values of each factor for one
-seed on digits and writes nothing here.
+One factor changes at a time, all others keep `DEFAULTS`. Prints the table of this folder's README, writes
+`factors.jsonl` (one line a run, as it ends: a run that is there already is not played again) and `factors.png`.
+`--quick` plays two values of each factor for one seed on digits and writes nothing here.
 """
 
 import argparse
@@ -199,7 +199,6 @@ def main() -> None:
     results = run([0] if options.quick else options.seeds, options.data_root, options.quick)
     print(table(results))
     if not options.quick:
-        (HERE / "factors.md").write_text(table(results))
         draw(results, HERE / "factors.png")
 
 

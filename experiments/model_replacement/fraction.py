@@ -2,8 +2,8 @@
 
     python experiments/model_replacement/fraction.py [--seeds 0 1 2] [--data-root FOLDER] [--quick]
 
-Writes `fraction.jsonl` (one line a run, as it ends: a run that is there already is not played again), `fraction.md` and
-`fraction.png`. `--quick` plays one seed of two fractions on digits and writes nothing here.
+Prints the table of this folder's README, writes `fraction.jsonl` (one line a run, as it ends: a run that is there
+already is not played again) and `fraction.png`. `--quick` plays one seed of two fractions on digits and writes nothing here.
 """
 
 import argparse
@@ -128,7 +128,6 @@ def main() -> None:
     results = run([0] if options.quick else options.seeds, options.data_root, options.quick)
     print(table(results))
     if not options.quick:
-        (HERE / "fraction.md").write_text(table(results))
         draw(results, HERE / "fraction.png")
 
 
