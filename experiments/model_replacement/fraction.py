@@ -2,8 +2,8 @@
 
     python experiments/model_replacement/fraction.py [--seeds 0 1 2] [--data-root FOLDER] [--quick]
 
-Prints the table of this folder's README, writes `fraction.jsonl` (one line a run, as it ends: a run that is there
-already is not played again) and `fraction.png`. `--quick` plays one seed of two fractions on digits and writes nothing here.
+Prints the table of the README, writes `fraction.jsonl` (one line a run, as it ends: a run that is there already is
+not played again) and `fraction.png`. `--quick` plays one seed of two fractions on digits and writes nothing here.
 """
 
 import argparse
