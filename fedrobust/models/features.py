@@ -4,7 +4,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import NodePathTracer, create_feature_extractor, get_graph_node_names
+
+# torchvision is imported where it is used: it takes a second, and most runs look at no features.
 
 
 def head_name(model: nn.Module) -> str:
@@ -41,6 +42,8 @@ class FeatureExtractor(nn.Module):
     """
 
     def __init__(self, model: nn.Module, layer: str | None = None) -> None:
+        from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
         super().__init__()
         self.layer = feature_layer(model) if layer is None else layer
         names = get_graph_node_names(model)[0]
@@ -56,6 +59,8 @@ class FeatureExtractor(nn.Module):
 
 
 def _head_node(model: nn.Module) -> tuple[str, fx.Node, dict[fx.Node, str]]:
+    from torchvision.models.feature_extraction import NodePathTracer
+
     was_training = model.training
     tracer = NodePathTracer()
     graph = tracer.trace(model.eval())

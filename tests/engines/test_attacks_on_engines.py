@@ -31,6 +31,11 @@ OWN = {
     "pretrained_backdoor": ["attack.initial_model.training.num_epochs=2"],
     "poison_frogs": ["attack.data.num_steps=5", "attack.data.num_poisons=3"],
 }
+FEWER = {
+    name: ["aggregator=coordinate_median", "attack.num_malicious=1"] for name in ("optimised_alie", "optimised_ipm")
+}
+"""Four of six against the mean send the model to infinity, and rounding errors with it."""
+
 FIGURES = ("clients", "malicious_clients", "num_received", "num_rejected", "clean_accuracy", "attack_success_rate")
 
 
@@ -60,8 +65,9 @@ def benign() -> tuple[list[Row], Tensor]:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_cohort_and_clients_one_by_one_agree(attack):
-    cohort = play(Local(num_nodes=1), attack, "client.vectorize=true")
-    assert_same(cohort, play(Local(num_nodes=NUM_CLIENTS), attack, "client.vectorize=false"))
+    own = FEWER.get(attack, [])
+    cohort = play(Local(num_nodes=1), attack, "client.vectorize=true", *own)
+    assert_same(cohort, play(Local(num_nodes=NUM_CLIENTS), attack, "client.vectorize=false", *own))
 
 
 @pytest.mark.parametrize("attack", [attack for attack in ATTACKS if attack != "pretrained_backdoor"])
@@ -78,5 +84,6 @@ def test_without_attackers_it_is_the_benign_run(attack, benign):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_ray_plays_what_one_process_plays(attack):
-    on_ray = play(Ray(num_cpus_per_node=1), attack)
-    assert_same(on_ray, play(Local(num_nodes=NUM_CLIENTS), attack))
+    own = FEWER.get(attack, [])
+    on_ray = play(Ray(num_cpus_per_node=1), attack, *own)
+    assert_same(on_ray, play(Local(num_nodes=NUM_CLIENTS), attack, *own))
