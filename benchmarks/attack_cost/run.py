@@ -29,7 +29,7 @@ from fedrobust.scenario import build_scenario, prepare
 HERE = Path(__file__).parent
 OWN_DATA = {
     "explanation_guided": ["dataset=malware", "model=mlp"],
-    "image_scaling": ["dataset=dogfish", "model=small_cnn"],
+    "image_scaling": ["dataset=dogfish", "model=small_cnn", "dataset.scaler=opencv_linear"],
 }
 """Attacks that need another data set than digits; their yardstick is that data set's round without an attack."""
 
