@@ -89,7 +89,7 @@ def test_kill_9_then_resume_gives_the_same_bytes(whole, tmp_path):
     assert figures(folder) == figures(whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_keeps_what_was_computed(whole, tmp_path, number):
     folder = tmp_path / "run"
     process = start(folder)
