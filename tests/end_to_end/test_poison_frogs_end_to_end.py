@@ -15,7 +15,7 @@ from fedrobust.clients.population import Population
 from fedrobust.data.datasets import Dataset, Digits
 from fedrobust.evaluation.attack_success import measure_attack_success
 from fedrobust.evaluation.predictor import Predictor
-from fedrobust.evaluation.victims import train_head, train_model
+from fedrobust.evaluation.victims import train_full_batch, train_head, train_model
 from fedrobust.models import MLP
 from fedrobust.models.features import FeatureExtractor
 from fedrobust.parameters import ParameterLayout
@@ -30,50 +30,74 @@ def digits() -> Dataset:
 
 
 def transfer(digits: Dataset, seed: int, betas: list[float]) -> tuple[list[float], float]:
-    """Success with one poison for each β, and what heads without one make of the targets.
+    """Success with one poison for each β, and with the base itself in the poison's place.
 
-    Features: a hidden layer of width 1024, trained on the digits 0 to 4. Heads: two of the digits 5 to 9, trained until
-    they fit every example. Targets and bases come from the test set.
+    Features: the last hidden layer, 1024 wide, of a model of raw pixels in [0, 1], trained on the digits 0 to 4 by
+    Adam. Heads: two of the digits 5 to 9, converged, so that they fit every example and the poison. Targets and bases
+    come from the test set. The clean head gets the targets right and has them outside of its margin, as all that it was
+    trained on: what lies between the classes may change sides with any one example.
     """
-    old = replace(digits, train=digits.train.subset((digits.train.labels < 5).nonzero().squeeze(1)))
+    digits = replace(digits, mean=torch.zeros_like(digits.mean), std=torch.ones_like(digits.std))
+    old = digits.train.subset((digits.train.labels < 5).nonzero().squeeze(1))
     with seeded_initialisation(seed, "extractor"):
-        model = MLP(hidden_sizes=(1024,)).build(digits.input_shape, 5)
-    model = train_model(model, old, old.train, LocalTraining(learning_rate=0.05, momentum=0.9, num_epochs=60), seed)
-    extractor, generator = FeatureExtractor(model), torch_generator(seed, "targets")
+        model = MLP(hidden_sizes=(128, 1024)).build(digits.input_shape, 5)
+    features = FeatureExtractor(train_full_batch(model, digits, old))
+    generator = torch_generator(seed, "targets")
 
-    def features(inputs: Tensor) -> Tensor:
-        return extractor(digits.normalise(inputs))
+    def two_classes(pair: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        either = (digits.train.labels == pair[0]) | (digits.train.labels == pair[1])
+        return features(digits.train.inputs[either]), (digits.train.labels[either] == pair[1]).long()
 
-    def pick(label: int) -> Tensor:
-        there = digits.test.inputs[digits.test.labels == label]
-        return there[torch.randint(len(there), (), generator=generator)]
+    def draw(inputs: Tensor) -> Tensor:
+        return inputs[torch.randint(len(inputs), (), generator=generator)]
 
-    pairs = [(torch.randperm(5, generator=generator)[:2] + 5).tolist() for _ in range(NUM_TARGETS)]
-    targets, bases = (torch.stack([pick(pair[which]) for pair in pairs]) for which in (0, 1))
-    crafted = [feature_collision(features, targets, bases, beta=beta, num_steps=100).poisons for beta in betas]
-    taken = torch.zeros(len(betas) + 1)
-    for index, (target_label, base_label) in enumerate(pairs):
-        either = (digits.train.labels == target_label) | (digits.train.labels == base_label)
-        clean, labels = features(digits.train.inputs[either]), (digits.train.labels[either] == base_label).long()
-        with_poison = torch.cat([labels, torch.ones(1, dtype=torch.int64)])
-        wanted = features(targets[index : index + 1])
-        for row, poisons in enumerate(crafted):
-            own = torch.cat([clean, features(poisons[index : index + 1])])
-            taken[row] += int(train_head(own, with_poison, 2, "interpolation")(wanted).argmax())
-        taken[-1] += int(train_head(clean, labels, 2, "interpolation")(wanted).argmax())
-    *rates, control = (taken / NUM_TARGETS).tolist()
-    return rates, control
+    pairs = [tuple((torch.randperm(5, generator=generator)[:2] + 5).tolist()) for _ in range(NUM_TARGETS)]
+    sets = {pair: two_classes(pair) for pair in set(pairs)}
+    heads = {pair: train_head(*own, 2) for pair, own in sets.items()}
+
+    def margins(pair: tuple[int, int], own: Tensor) -> Tensor:
+        """How far a clean head has features on the target's side."""
+        logits = heads[pair](own)
+        return logits[:, 0] - logits[:, 1]
+
+    targets, bases = [], []
+    for pair in pairs:
+        may_be_target, may_be_base = (digits.test.inputs[digits.test.labels == label] for label in pair)
+        own, labels = sets[pair]
+        targets.append(
+            draw(may_be_target[margins(pair, features(may_be_target)) >= margins(pair, own[labels == 0]).min()])
+        )
+        bases.append(draw(may_be_base))
+
+    def success(poisons: Tensor) -> float:
+        taken = 0
+        for pair, target, poison in zip(pairs, targets, poisons.split(1), strict=True):
+            own, labels = sets[pair]
+            head = train_head(torch.cat([own, features(poison)]), torch.cat([labels, torch.ones(1).long()]), 2)
+            taken += int(head(features(target[None])).argmax())
+        return taken / NUM_TARGETS
+
+    def craft(beta: float) -> Tensor:
+        return feature_collision(
+            features, torch.stack(targets), torch.stack(bases),
+            beta=beta, num_steps=300, solver="adam", learning_rate=0.05,
+        ).poisons  # fmt: skip
+
+    return [success(craft(beta)) for beta in betas], success(torch.stack(bases))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_one_poison_takes_a_target_where_features_stay_as_they_are(digits, seed):
     """An independent implementation had 0.84 at β = 1e-4 and 0.00 from 1e-2 on, for one seed of 25 targets.
 
-    Here, 0.1 for β = 1e-2 leaves room for two of 25 targets that lie between the classes; at β = 0.1 there are none.
+    So it is where the features are learned ones. Those of a single hidden layer, or of normalised inputs, follow the
+    pixels more closely, and there a converged head turns at 1e-2, too; `experiments/poison_frogs` has the figures. Of
+    targets that the clean head only just gets right some turn at 1e-2 everywhere: with all that it gets right as
+    targets, seeds 0 to 4 had 3 of 125; outside of its margin, seeds 0 to 7 have none of 200.
     """
     (close, far, farther), control = transfer(digits, seed, [1e-4, 1e-2, 1e-1])
     assert close >= 0.7
-    assert far < 0.1
+    assert far == 0
     assert farther == 0
     assert control == 0
 
