@@ -6,7 +6,6 @@ Digits, no files needed. Writes `results.json`, `table.md` and `attack_success.p
 five rounds and writes nothing.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -18,12 +17,9 @@ import torch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from rich.progress import track
 
-from fedrobust.compose import compose_config
-from fedrobust.engines import Local
-from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.records.plot_style import new_figure, save_figure
-from fedrobust.round import Row, evaluate_model
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.round import evaluate_model
+from fedrobust.study import markdown_table, percent, play_rounds, prepare_scenario, study_parser
 
 HERE = Path(__file__).parent
 NUM_CLIENTS = 10
@@ -51,10 +47,8 @@ def play(kind: str, rate: float, malicious: bool, seed: int, num_rounds: int) ->
         f"num_rounds={num_rounds}",
         f"seed={seed}",
     ]
-    prepared = prepare(build_scenario(compose_config(overrides)[0]))
-    rows: list[Row] = [evaluate_model(prepared.federation)]
-    server_app = make_server_app(prepared.federation, rows.append)
-    Local().run(server_app, make_client_app(lambda _context: prepared.population), NUM_CLIENTS)
+    prepared = prepare_scenario(overrides)
+    rows = [evaluate_model(prepared.federation), *play_rounds(prepared)]
     return {key: [row[key] for row in rows] for key in ("clean_accuracy", "attack_success_rate")}
 
 
@@ -65,37 +59,29 @@ def values(results: Sequence[dict[str, Any]], kind: str, rate: float, malicious:
     return np.array(rows, dtype=np.float64)
 
 
-def spread(cells: np.ndarray) -> str:
-    """Mean ± standard deviation in per cent."""
-    return f"{100 * cells.mean():.1f} ± {100 * cells.std(ddof=1) if len(cells) > 1 else 0.0:.1f} %"
-
-
 def table(results: Sequence[dict[str, Any]], num_rounds: int) -> str:
     """What is left after half of the rounds and after all."""
     half = num_rounds // 2
-    lines = [
-        f"| fine-tuned | learning rate | attack success, round {half} | round {num_rounds} | clean accuracy "
-        f"| attack success, clean provider |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ["fine-tuned", "learning rate", f"attack success, round {half}", f"round {num_rounds}", "clean accuracy"]
+    rows = []
     for kind in FINE_TUNING:
         for rate in RATES:
             success = values(results, kind, rate, True, "attack_success_rate")
             accuracy = values(results, kind, rate, True, "clean_accuracy")
             control = values(results, kind, rate, False, "attack_success_rate")
-            cells = [spread(success[:, half]), spread(success[:, -1]), spread(accuracy[:, -1]), spread(control[:, -1])]
-            lines.append(f"| {kind} | {rate} | {' | '.join(cells)} |")
+            found = (success[:, half], success[:, -1], accuracy[:, -1], control[:, -1])
+            rows.append([kind, str(rate), *map(percent, found)])
     before = {
         malicious: [values(results, "all layers", RATES[0], malicious, key)[:, 0] for key in ("attack_success_rate",
                                                                                              "clean_accuracy")]
         for malicious in (True, False)
     }  # fmt: skip
-    lines.append("")
-    lines.append(
-        f"The pretrained model itself: attack success {spread(before[True][0])}, clean accuracy "
-        f"{spread(before[True][1])}; from a clean provider {spread(before[False][0])} and {spread(before[False][1])}."
+    released = (
+        f"The pretrained model itself: attack success {percent(before[True][0])}, clean accuracy "
+        f"{percent(before[True][1])}; from a clean provider {percent(before[False][0])} and "
+        f"{percent(before[False][1])}."
     )
-    return "\n".join(lines) + "\n"
+    return f"{markdown_table([*heads, 'attack success, clean provider'], rows)}\n\n{released}\n"
 
 
 def draw(path: Path, results: Sequence[dict[str, Any]], num_rounds: int) -> None:
@@ -133,10 +119,8 @@ def draw(path: Path, results: Sequence[dict[str, Any]], num_rounds: int) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser = study_parser(__doc__, quick="one seed, five rounds, no files", seeds=range(5))
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="one seed, five rounds, no files")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds, num_rounds = (options.seeds[:1], 5) if options.quick else (options.seeds, options.rounds)

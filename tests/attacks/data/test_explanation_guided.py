@@ -1,19 +1,23 @@
 """SHAP selection against a table worked by hand, and the backdoor in a gradient boosting that never saw the attack."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import make_classification
-from sklearn.ensemble import GradientBoostingClassifier
+from scipy.stats import norm
+from sklearn.base import clone
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 from torch import Tensor
 
 from fedrobust.attacks import Coalition, ExplanationGuided, FeatureTrigger, LabelFlip
 from fedrobust.attacks.data.explanation_guided import MALWARE, explain, select_trigger, select_value
 from fedrobust.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.data.files import find_data_root
+from fedrobust.data.malware import FILE, Malware
 from fedrobust.evaluation.attack_success import measure_attack_success
 from fedrobust.seeds import numpy_generator, torch_generator
 
@@ -185,51 +189,103 @@ def test_without_shap_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert control.bind(table(), torch_generator(0)).trigger is not None
 
 
-def malware_like(seed: int, num_train: int = 1500) -> Dataset:
-    """A table of two classes in 40 features, 8 of which inform, 8 repeat these, and 24 say nothing."""
-    inputs, labels = make_classification(
-        num_train + 500, 40, n_informative=8, n_redundant=8, class_sep=1.5, n_clusters_per_class=1, flip_y=0.0,
-        random_state=seed,
-    )  # fmt: skip
-    everything = Examples(torch.from_numpy(inputs.round(1)).float(), torch.from_numpy(labels).long())
-    train, test = (everything.subset(part) for part in torch.arange(len(labels)).split([num_train, 500]))
-    return Dataset("made up", train, test, 2, "tabular", torch.zeros(40), torch.ones(40))
+def counts_of_programs(seed: int) -> Dataset:
+    """3,000 programs to train on and 1,500 to test with, 40 counts each, made up.
+
+    As in tables of header fields, most programs have the same in most fields: here zero, in 30 to 99 % of them; and few
+    fields tell the classes apart well: ten, by larger counts in malware. 3 % of the labels are wrong, as those of virus
+    scanners are, so that a gradient boosting is right about 95 %.
+    """
+    draws = numpy_generator(seed, "counts")
+    labels = draws.integers(2, size=4500)
+    hidden = draws.standard_normal((4500, 40)) + np.outer(labels - 0.5, np.where(np.arange(40) < 10, 2.0, 0.2))
+    inputs = np.ceil(2 * (hidden - norm.ppf(draws.uniform(0.3, 0.99, 40)))).clip(0)
+    labels = np.where(draws.random(4500) < 0.03, 1 - labels, labels)
+    everything = Examples(torch.from_numpy(inputs).float(), torch.from_numpy(labels))
+    train, test = (everything.subset(part) for part in torch.arange(4500).split([3000, 1500]))
+    return Dataset("counts", train, test, 2, "tabular", torch.zeros(40), torch.ones(40))
 
 
-def fitted(examples: Examples) -> GradientBoostingClassifier:
-    """The victim: half as many trees as the attackers' surrogate has."""
-    return GradientBoostingClassifier(n_estimators=50, random_state=0).fit(examples.inputs.numpy(), examples.labels)
+Victim: TypeAlias = GradientBoostingClassifier | HistGradientBoostingClassifier
 
 
-def detection(model: GradientBoostingClassifier, inputs: Tensor) -> float:
+def fitted(victim: Victim, examples: Examples) -> Victim:
+    """A fresh copy of the victim, trained."""
+    return clone(victim).fit(examples.inputs.numpy(), examples.labels.numpy())
+
+
+def detection(model: Victim, inputs: Tensor) -> float:
     return float((model.predict(inputs.numpy()) == MALWARE).mean())
 
 
-def test_stamped_goodware_hides_malware_and_a_random_trigger_does_not() -> None:
-    """Of 1 500 programs 30 are stamped (2 %): detection of triggered malware falls to 0.1 at most, on each of 4 tables.
+@dataclass(frozen=True)
+class Shown:
+    """What is detected of the malware that the clean victim detects without a trigger, and clean accuracy.
 
-    Clean accuracy stays. The controls: a random trigger leaves detection at 0.9 or more in the median (a single one may
-    speak for goodware by chance), and so does the clean model on malware with the attack's trigger, on two tables at
-    least; on the others the trigger evades the clean model, too, and needs no backdoor.
+    Attributes:
+        clean_model: with the attack's trigger by the clean victim: the control, since what it misses is evasion.
+        attacked: by the poisoned victim.
+        random: with random triggers, by victims that were poisoned with them.
+        accuracies: of the clean victim and of the poisoned one.
     """
-    controls, randoms = [], []
-    for seed in range(4):
-        dataset = malware_like(seed)
-        clean = fitted(dataset.train)
-        test_inputs, test_labels = dataset.test.inputs, dataset.test.labels.numpy()
-        detected = test_inputs[(test_labels == MALWARE) & (clean.predict(test_inputs.numpy()) == MALWARE)]
-        rates = {}
-        for features, values in (("large_abs_shap", "count_abs_shap"), ("random", "random")):
-            attack = ExplanationGuided(features=features, values=values, poison_rate=0.02)
-            attack = attack.bind(dataset, torch_generator(seed, "trigger"))
-            poisoned = fitted(attack.poison(dataset.train, 0, torch_generator(seed, "poison")))
-            (trigger,) = attack.local_triggers((40,))
-            rates[features] = detection(poisoned, trigger.stamp(detected))
-            if features != "random":
-                controls.append(detection(clean, trigger.stamp(detected)))
-            accuracies = [model.score(test_inputs.numpy(), test_labels) for model in (clean, poisoned)]
-            assert accuracies[1] > accuracies[0] - 0.02
-        assert rates["large_abs_shap"] <= 0.1
-        randoms.append(rates["random"])
-    assert sorted(controls)[-2] >= 0.9
-    assert np.median(randoms) >= 0.9
+
+    clean_model: float
+    attacked: float
+    random: list[float]
+    accuracies: tuple[float, float]
+
+
+def shown_to(victim: Victim, dataset: Dataset, attack: ExplanationGuided, poison_rate: float, seed: int) -> Shown:
+    """The attack and five random triggers."""
+    clean, test = fitted(victim, dataset.train), dataset.test
+    detected = test.inputs[(test.labels == MALWARE) & torch.from_numpy(clean.predict(test.inputs.numpy()) == MALWARE)]
+    attacks = [attack.bind(dataset, torch_generator(seed, "trigger"))]
+    control = ExplanationGuided(features="random", values="random")
+    attacks += [control.bind(dataset, torch_generator(seed, "random trigger", number)) for number in range(5)]
+    shown = [one.local_triggers(dataset.input_shape)[0].stamp(detected) for one in attacks]
+    poison = [replace(one, poison_rate=poison_rate) for one in attacks]
+    models = [fitted(victim, one.poison(dataset.train, 0, torch_generator(seed, "poison"))) for one in poison]
+    rates = [detection(*pair) for pair in zip(models, shown, strict=True)]
+    accuracies = [model.score(test.inputs.numpy(), test.labels.numpy()) for model in (clean, models[0])]
+    return Shown(detection(clean, shown[0]), rates[0], rates[1:], (accuracies[0], accuracies[1]))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (3, 4))])
+def test_stamped_goodware_hides_malware_and_random_triggers_do_not(seed: int) -> None:
+    """Of 3,000 programs 30 are stamped (1 %): triggered malware is detected in 0.1 of cases at most, on every table.
+
+    Another implementation measured, on a table of its own (4,500 by 40, 8 features stamped, 1 %), 0.999 by the
+    clean model and 0.021 by the poisoned one, 0.968 with a random trigger, and clean accuracy 0.957 and 0.958. Here the
+    two controls, the clean model on the attack's trigger and the mean of five random triggers, must reach 0.9. A single
+    random trigger is a draw, and may speak for goodware by itself. So may the attack's on tables whose fields all tell
+    the classes apart equally well, some by larger counts in goodware: there it is evasion, and random ones hide more.
+    """
+    shown = shown_to(
+        HistGradientBoostingClassifier(random_state=0), counts_of_programs(seed), ExplanationGuided(), 0.01, seed
+    )
+    assert shown.attacked <= 0.1
+    assert shown.clean_model >= 0.9
+    assert np.mean(shown.random) >= 0.9
+    assert shown.accuracies[1] > shown.accuracies[0] - 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not any((find_data_root(None) / name).is_file() for name in (FILE, f"{FILE}.gz")),
+    reason=f"{FILE} is not below the data root (FEDROBUST_DATA)",
+)
+def test_stamped_goodware_hides_malware_of_clamp() -> None:
+    """Real programs (ClaMP), 2 % of 4,000 stamped, five seeds: at most 0.1 of triggered malware is detected each time.
+
+    The controls must reach 0.9 in the mean over the seeds, as this is one table: the clean model on the attacks'
+    triggers, and 25 random triggers. Single ones do not: seed 4's trigger hides a quarter of the malware from the clean
+    model, too, and two of the random ones hide more than half of it, from the clean model as from the poisoned one.
+    """
+    dataset, victim = Malware().load(None, torch.device("cpu")), GradientBoostingClassifier(random_state=0)
+    attack = ExplanationGuided(num_surrogate_examples=2000)
+    runs = [shown_to(victim, dataset, attack, 0.02, seed) for seed in range(5)]
+    assert max(run.attacked for run in runs) <= 0.1
+    assert np.mean([run.clean_model for run in runs]) >= 0.9
+    assert np.mean([run.random for run in runs]) >= 0.9
+    for run in runs:
+        assert run.accuracies[1] > run.accuracies[0] - 0.01
