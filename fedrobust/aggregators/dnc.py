@@ -5,6 +5,8 @@ Learning", NDSS 2021, https://www.ndss-symposium.org/ndss-paper/manipulating-the
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -14,11 +16,17 @@ from torch import Tensor
 from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.component import AssumedFraction, Count, Positive, component
-from fedrobust.statistics.columns import Points
+from fedrobust.statistics.columns import Points, select_columns
 from fedrobust.statistics.filtering import relative_projections
 from fedrobust.statistics.gram import robust_gram_matrix
 from fedrobust.statistics.spectral import top_direction
+from fedrobust.statistics.threads import in_turns
 from fedrobust.types import Weights
+
+_SAMPLES_PART = 16
+_MOST_NUMBERS = 1 << 20
+"""Several small samples are taken at the same time, each by a thread, as long as all of them are so small a part of the
+updates and so few numbers."""
 
 
 @component
@@ -96,9 +104,10 @@ class DnC:
         num_iterations = 1 if takes_all else self.num_iterations
         everyone = torch.ones(n, dtype=torch.float64)
         times_kept, scores = torch.zeros(n), torch.zeros(n, dtype=torch.float64)
-        for _ in range(num_iterations):
-            columns = None if takes_all else _draw_coordinates(d, self.num_coordinates, generator)
-            top = top_direction(robust_gram_matrix(updates, columns=columns), everyone)
+        seeds = [_draw_seed(generator) for _ in range(num_iterations)]
+        k = d if takes_all else self.num_coordinates
+        # By `map`: a name for the matrix would keep it while the next one is made.
+        for top in map(partial(top_direction, weights=everyone), _sampled_grams(updates, k, seeds)):
             relative = relative_projections(top, everyone)
             # Stable: of equal clients the first is kept.
             times_kept[relative.sort(stable=True).indices[: n if top.eigenvalue <= 0 else num_kept]] += 1
@@ -116,8 +125,29 @@ class DnC:
         return math.floor(self.filter_factor * f + 1e-9)
 
 
-def _draw_coordinates(d: int, k: int, generator: torch.Generator) -> Tensor:
+def _sampled_grams(updates: Points, k: int, seeds: Sequence[int]) -> Iterator[Tensor]:
+    """The Gram matrix of each sample of k coordinates, `(n, n)` float64 on the CPU."""
+    n, d = updates.shape
+    if k == d:
+        yield robust_gram_matrix(updates)
+        return
+    at_once = min(d // (_SAMPLES_PART * k), _MOST_NUMBERS // (n * k)) if updates.device.type == "cpu" else 1
+    if at_once < 2:
+        for seed in seeds:
+            yield robust_gram_matrix(updates, columns=_draw_coordinates(d, k, seed))
+        return
+    for start in range(0, len(seeds), at_once):
+        some = seeds[start : start + at_once]
+        samples = in_turns(some, lambda seed: select_columns(updates, _draw_coordinates(d, k, seed)))
+        yield from map(robust_gram_matrix, samples)
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**63 - 1, (), generator=generator))
+
+
+def _draw_coordinates(d: int, k: int, seed: int) -> Tensor:
     """Draw k < d different coordinates of d, every set as likely as any other, ascending, in memory O(k)."""
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
     drawn = np.random.default_rng(seed).choice(d, k, replace=False, shuffle=False)
-    return torch.from_numpy(drawn).sort().values
+    drawn.sort()
+    return torch.from_numpy(drawn)

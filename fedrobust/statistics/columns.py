@@ -7,7 +7,6 @@ coordinate-wise is local to them, and no rule ever holds more than a chunk besid
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -16,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrobust.statistics.kernels.gather_kernel import can_gather, gathered_columns
+from fedrobust.statistics.threads import in_turns
 from fedrobust.types import UnusableUpdatesError, Vector
 
 CHUNK_SIZE = 1 << 16
@@ -170,14 +171,15 @@ def select_columns(points: Points, indices: Tensor) -> Tensor:
 
 
 def _gather(points: Tensor, indices: Tensor) -> Tensor:
-    """Each number waits for memory, and torch's own `index_select` waits on one thread only."""
+    """Each number waits for memory, and torch's own `index_select` waits for one at a time, on one thread only."""
+    if can_gather(points, indices):
+        return gathered_columns(points, indices)
     num_parts = min(torch.get_num_threads(), len(points)) if points.device.type == "cpu" else 1
     if num_parts == 1 or len(points) * len(indices) < _WORTH_THREADS:
         return points.index_select(1, indices.to(points.device))
     result = torch.empty(len(points), len(indices), dtype=points.dtype)
     parts = list(zip(points.chunk(num_parts), result.chunk(num_parts), strict=True))
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(lambda part: torch.index_select(part[0], 1, indices, out=part[1]), parts))
+    in_turns(parts, lambda part: torch.index_select(part[0], 1, indices, out=part[1]))
     return result
 
 

@@ -6,9 +6,8 @@ arithmetic: the data is read once to build K and once to combine the rows.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,8 @@ from fedrobust.statistics.columns import (
     require_finite,
     select_columns,
 )
-from fedrobust.statistics.kernels.combination_kernel import can_combine, combined_rows
+from fedrobust.statistics.kernels.block_sums import can_add_rows
+from fedrobust.statistics.kernels.combination_kernel import combined_rows
 from fedrobust.statistics.kernels.gram_kernel import can_multiply, row_products
 from fedrobust.types import Vector, Weights
 
@@ -62,7 +62,9 @@ def gram_matrix(points: Points, *, centre: Vector | None = None, chunk_size: int
     """
     precision = _product_precision(points)
     gram = _gram(points, centre, chunk_size, precision)
-    if precision == torch.float32 and not all_finite(gram):
+    if all_finite(gram):
+        return gram
+    if precision == torch.float32:
         # An outlier beyond 1e19 overflows its float32 products, and must not take the honest rows with it.
         gram = _gram(points, centre, chunk_size, torch.float64)
     require_finite(gram, points)
@@ -218,7 +220,7 @@ def weighted_combination(points: Points, weights: Weights, *, chunk_size: int | 
     """
     used = (weights != 0).nonzero().squeeze(1).cpu()
     parts = points.parts if isinstance(points, Shards) else (points,)
-    if chunk_size is None and all(can_combine(part) for part in parts):
+    if chunk_size is None and all(can_add_rows(part) for part in parts):
         found = [combined_rows(part.detach(), used, weights.cpu()[used]) for part in parts]
         if not all(is_finite for _, is_finite in found):
             require_finite(torch.tensor(float("nan")), points)
@@ -272,7 +274,7 @@ def _product_precision(points: Points) -> torch.dtype:
 def _gram(points: Points, centre: Vector | None, chunk_size: int | None, precision: torch.dtype) -> Tensor:
     parts = points.parts if isinstance(points, Shards) else (points,)
     if chunk_size is None and precision == torch.float32 and all(can_multiply(part) for part in parts):
-        bounds = np.cumsum([0] + [part.shape[1] for part in parts])
+        bounds = accumulate((part.shape[1] for part in parts), initial=0)
         centres = [None if centre is None else centre[start:stop].cpu() for start, stop in pairwise(bounds)]
         return _added(row_products(part.detach(), c) for part, c in zip(parts, centres, strict=True))
 

@@ -1,11 +1,12 @@
 """The top eigenpair of a weighted sample's covariance, found from the Gram matrix."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import scipy.linalg
+import scipy.linalg.lapack
 import scipy.sparse.linalg
 import torch
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from fedrobust.types import Weights
 
 _DENSE_UP_TO = 150
 """Above this n Lanczos beats LAPACK for one eigenpair."""
+
+_UNTHREADED_UP_TO = 32
+"""So small a matrix LAPACK takes on one thread anyway, and it is not worth telling it."""
 
 _KRYLOV_SIZE = 20
 _MAX_RESTARTS = 60
@@ -53,7 +57,6 @@ class Direction(Protocol):
         ...
 
 
-@on_one_thread
 def top_direction(gram: Tensor, weights: Weights, near: TopDirection | None = None) -> TopDirection:
     """The top eigenpair of Σ wᵢ(xᵢ - μ_w)(xᵢ - μ_w)ᵀ, as the n x n eigenproblem √w·K_c·√w.
 
@@ -62,6 +65,11 @@ def top_direction(gram: Tensor, weights: Weights, near: TopDirection | None = No
         weights: `(n,)` float64, non-negative, not all zero; normalised here.
         near: the result for a similar weighting, where the search starts.
     """
+    find = _top_direction if len(gram) <= _UNTHREADED_UP_TO else _top_direction_on_one_thread
+    return find(gram, weights, near)
+
+
+def _top_direction(gram: Tensor, weights: Weights, near: TopDirection | None) -> TopDirection:
     normalised = weights / weights.sum()
     root = normalised.sqrt()
     found = _lanczos(gram.numpy(), root.numpy(), near) if len(gram) > _DENSE_UP_TO else None
@@ -73,6 +81,9 @@ def top_direction(gram: Tensor, weights: Weights, near: TopDirection | None = No
     projections = gram @ (coefficients - normalised * coefficients.sum())
     projections = (projections - normalised @ projections) / eigenvalue**0.5
     return TopDirection(eigenvalue, projections.square(), eigenvector, projections)
+
+
+_top_direction_on_one_thread = on_one_thread(_top_direction)
 
 
 @on_one_thread
@@ -95,11 +106,22 @@ def eigenpairs(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 
 
 def _largest(matrix: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    last = len(matrix) - 1
-    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[last, last], check_finite=False)
-    if len(values) == 0:  # LAPACK finds none where all eigenvalues are equal but for rounding: I, whitened points
+    n = len(matrix)
+    work, integer_work = _work_sizes(n)
+    # What `scipy.linalg.eigh` calls for one eigenpair: its checks take longer than ten points do.
+    values, vectors, num_found, _, info = scipy.linalg.lapack.dsyevr(
+        matrix, range="I", il=n, iu=n, lower=1, lwork=work, liwork=integer_work
+    )
+    if info != 0 or num_found == 0:  # none where all eigenvalues are equal but for rounding: I, whitened points
         values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
-    return float(values[-1]), np.ascontiguousarray(vectors[:, -1])
+        return float(values[-1]), np.ascontiguousarray(vectors[:, -1])
+    return float(values[0]), np.ascontiguousarray(vectors[:, 0])
+
+
+@functools.lru_cache(maxsize=256)
+def _work_sizes(n: int) -> tuple[int, int]:
+    work, integer_work, _ = scipy.linalg.lapack.dsyevr_lwork(n, lower=1)
+    return int(work), int(integer_work)
 
 
 def _lapack(gram: Tensor, normalised: Weights) -> tuple[float, NDArray[np.float64]]:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fedrobust.statistics.columns import Points, Shards, require_finite
 from fedrobust.statistics.gram import robust_gram_matrix
-from fedrobust.statistics.kernels.weiszfeld_kernel import can_step, centre_and_distances
+from fedrobust.statistics.kernels.block_sums import can_add_rows
+from fedrobust.statistics.kernels.weiszfeld_kernel import centre_and_distances
 from fedrobust.statistics.rows import distances_from, weighted_row_mean
 from fedrobust.types import Weights
 
@@ -75,7 +76,7 @@ def geometric_median_weights(
     passes = min(max_iterations, len(points) // _ROWS_A_PASS)
     parts = points.parts if isinstance(points, Shards) else (points,)
     start, num_before = masses, 0
-    if passes >= min(_FEWEST_PASSES, max_iterations) and all(can_step(part) for part in parts):
+    if passes >= min(_FEWEST_PASSES, max_iterations) and all(can_add_rows(part) for part in parts):
         found = weiszfeld(ColumnFrame(points), masses, smoothing=smoothing, tolerance=tolerance, max_iterations=passes)
         if found.is_converged or passes == max_iterations:
             return found
@@ -169,7 +170,7 @@ class ColumnFrame:
     """Wide points on a CPU: one read of them a step, and one centre."""
 
     def __init__(self, points: Points) -> None:
-        """`points` `(n, d)` of parts for which `can_step` holds; not changed."""
+        """`points` `(n, d)` of parts for which `can_add_rows` holds; not changed."""
         self._points = points
         self._parts = points.parts if isinstance(points, Shards) else (points,)
         self._bounds = np.cumsum([0] + [part.shape[1] for part in self._parts])

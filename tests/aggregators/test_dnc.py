@@ -4,7 +4,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedrobust.aggregators.base import RoundContext, UnsuitableSizeError
-from fedrobust.aggregators.dnc import DnC, _draw_coordinates
+from fedrobust.aggregators.dnc import DnC, _draw_coordinates, _draw_seed
 from fedrobust.aggregators.mean import Mean
 from fedrobust.component import FieldError
 from fedrobust.seeds import torch_generator
@@ -27,7 +27,7 @@ def kept_by_the_paper(points: Array, num_dropped: int, subsets: list[NDArray[np.
 def subsets_of(rule: DnC, d: int, context: RoundContext) -> list[NDArray[np.int64]]:
     generator = context.generator("DnC")
     k = rule.num_coordinates
-    return [_draw_coordinates(d, k, generator).numpy() for _ in range(rule.num_iterations)]
+    return [_draw_coordinates(d, k, _draw_seed(generator)).numpy() for _ in range(rule.num_iterations)]
 
 
 def sample(n: int, d: int, f: int) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_coordinates_are_drawn_evenly_without_replacement(d: int, k: int) -> Non
     generator = torch_generator(1, d)
     counts = torch.zeros(d)
     for _ in range(4000):
-        drawn = _draw_coordinates(d, k, generator)
+        drawn = _draw_coordinates(d, k, _draw_seed(generator))
         assert len(drawn) == k
         assert (drawn[1:] > drawn[:-1]).all()
         counts[drawn] += 1

@@ -11,7 +11,7 @@ from fedrobust.seeds import torch_generator
 from fedrobust.statistics import weiszfeld
 from fedrobust.statistics.columns import Shards
 from fedrobust.statistics.gram import weighted_combination
-from fedrobust.statistics.kernels import weiszfeld_kernel
+from fedrobust.statistics.kernels import block_sums
 from fedrobust.statistics.weiszfeld import geometric_median_weights
 
 EXACT = {"smoothing": 1e-6, "tolerance": 1e-12, "max_iterations": 1000}
@@ -20,7 +20,7 @@ EXACT = {"smoothing": 1e-6, "tolerance": 1e-12, "max_iterations": 1000}
 @pytest.fixture(params=["passes", "both", "gram"])
 def way(request, monkeypatch):
     """Passes only; one pass, then the Gram matrix; the Gram matrix alone."""
-    monkeypatch.setattr(weiszfeld_kernel, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr(block_sums, "_WORTH_COMPILING", 0)
     monkeypatch.setattr(weiszfeld, "_FEWEST_PASSES", 1)
     rows_a_pass = {"passes": 1, "both": 20, "gram": 10**9}[request.param]
     monkeypatch.setattr(weiszfeld, "_ROWS_A_PASS", rows_a_pass)

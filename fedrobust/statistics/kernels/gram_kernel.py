@@ -18,10 +18,10 @@ from fedrobust.statistics.kernels.native import (
     Code,
     can_compile,
     compile_kernel,
-    in_turns,
     over_column_spans,
     vector_lanes,
 )
+from fedrobust.statistics.threads import in_turns
 
 _SIDE = 4
 _CHUNK = 1024
@@ -81,12 +81,18 @@ def row_products(points: Tensor, centre: Tensor | None = None) -> Tensor:
 
 def _mirrored(gram: Tensor) -> Tensor:
     """What lies above the diagonal, copied below it in place, a few rows at a time."""
+    numbers = gram.numpy()  # torch's `triu` wakes all threads for the smallest matrix
     for start in range(0, len(gram), _BLOCK):
         stop = start + _BLOCK
-        corner = gram[start:stop, start:stop]
-        corner.copy_(corner.triu() + corner.triu(1).T)
-        gram[stop:, start:stop] = gram[start:stop, stop:].T
+        corner = numbers[start:stop, start:stop]
+        np.copyto(corner, corner.T, where=_below_diagonal(len(corner)))
+        numbers[stop:, start:stop] = numbers[start:stop, stop:].T
     return gram
+
+
+@functools.lru_cache(maxsize=_BLOCK)
+def _below_diagonal(size: int) -> NDArray[np.bool_]:
+    return np.tri(size, k=-1, dtype=np.bool_)
 
 
 def _by_tiles(points: Tensor, centre: Tensor | None, width: int, must_copy: bool) -> Tensor:

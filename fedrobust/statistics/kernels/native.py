@@ -7,18 +7,13 @@ vectors are in it. Where llvmlite does not work, the callers have a slower way t
 import ctypes
 import functools
 import logging
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
 from itertools import count, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
+from fedrobust.statistics.threads import in_turns
 
 log = logging.getLogger("fedrobust")
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 _COLUMNS_A_SPAN = 4096
 _NUMBERS_A_SPAN = 1 << 20
@@ -150,36 +145,3 @@ def over_column_spans(
     bounds = [stop * index // num_spans // multiple * multiple for index in range(num_spans)]
     spans = list(pairwise([*bounds, stop]))
     return in_turns(spans, lambda span: work(*span))
-
-
-def in_turns(parts: Sequence[T], work: Callable[[T], R]) -> list[R]:
-    """Call `work` on each part, on as many threads as torch uses: a thread takes the next part when done with one.
-
-    Returns:
-        The results in the order of the parts.
-    """
-    results: list[Any] = [None] * len(parts)
-    turns = iter(range(len(parts)))
-
-    def take_turns() -> None:
-        for turn in turns:
-            results[turn] = work(parts[turn])
-
-    num_helpers = min(torch.get_num_threads(), len(parts)) - 1
-    helpers = [_workers(num_helpers).submit(take_turns) for _ in range(num_helpers)]
-    try:
-        take_turns()
-    finally:
-        started = [helper for helper in helpers if not helper.cancel()]
-        wait(started)  # they write to the caller's memory
-    for helper in started:
-        helper.result()
-    return results
-
-
-@functools.cache
-def _workers(num_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_threads, thread_name_prefix="fedrobust")
-
-
-os.register_at_fork(after_in_child=_workers.cache_clear)  # a fork has the pool, but not its threads

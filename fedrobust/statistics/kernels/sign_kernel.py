@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fedrobust.statistics.columns import Points, require_finite
 from fedrobust.statistics.kernels.kernel_parts import INFINITY, larger_magnitude
-from fedrobust.statistics.kernels.native import Code, can_compile, compile_kernel, in_turns, vector_lanes
+from fedrobust.statistics.kernels.native import Code, can_compile, compile_kernel, vector_lanes
+from fedrobust.statistics.threads import in_turns
 
 _ROWS = 8
 _BLOCK = 4096

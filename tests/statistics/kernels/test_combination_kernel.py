@@ -4,18 +4,19 @@ import pytest
 import torch
 
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.kernels import combination_kernel
-from fedrobust.statistics.kernels.combination_kernel import can_combine, combined_rows
+from fedrobust.statistics.kernels import block_sums
+from fedrobust.statistics.kernels.block_sums import can_add_rows
+from fedrobust.statistics.kernels.combination_kernel import combined_rows
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 100])
 @pytest.mark.parametrize("d", [128, 129, 255, 9001, 20000])
 def test_weighted_sum(n, d, monkeypatch):
     """Float64 sums, rounded once: half a unit in the last place of float32."""
-    monkeypatch.setattr(combination_kernel, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr(block_sums, "_WORTH_COMPILING", 0)
     points = torch.randn(n, d, generator=torch_generator(0, "combine", n, d))
     weights = torch.randn(n, generator=torch_generator(1, "combine", n, d), dtype=torch.float64)
-    assert can_combine(points)
+    assert can_add_rows(points)
     rows = torch.arange(n)
     found, is_finite = combined_rows(points, rows, weights)
     assert is_finite

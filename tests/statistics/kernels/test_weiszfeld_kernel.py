@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.kernels import weiszfeld_kernel
-from fedrobust.statistics.kernels.weiszfeld_kernel import can_step, centre_and_distances
+from fedrobust.statistics.kernels import block_sums
+from fedrobust.statistics.kernels.block_sums import can_add_rows
+from fedrobust.statistics.kernels.weiszfeld_kernel import centre_and_distances
 
 
 @pytest.fixture(autouse=True)
 def small_is_worth_it(monkeypatch):
-    monkeypatch.setattr(weiszfeld_kernel, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr(block_sums, "_WORTH_COMPILING", 0)
 
 
 @pytest.mark.parametrize("n", [1, 3, 8, 9, 65])
@@ -23,7 +24,7 @@ def test_centre_distances_and_step(n, d):
     weights = np.random.default_rng(0).dirichlet(np.ones(n))
     centre = np.random.default_rng(1).normal(size=d)
     before = centre.copy()
-    assert can_step(points)
+    assert can_add_rows(points)
     squared, step = centre_and_distances(points, weights, centre)
     wide = points.double().numpy()
     expected = weights @ wide
@@ -44,7 +45,7 @@ def test_rows_of_a_view_and_what_is_not_finite():
 
 def test_what_it_does_not_take():
     points = torch.zeros(4, 100)
-    assert not can_step(points.double())
-    assert not can_step(points.bfloat16())
-    assert not can_step(points.T)
-    assert not can_step(points[:, :7])
+    assert not can_add_rows(points.double())
+    assert not can_add_rows(points.bfloat16())
+    assert not can_add_rows(points.T)
+    assert not can_add_rows(points[:, :7])
