@@ -21,8 +21,8 @@ filters' weights by Lanczos' iteration are those of the full eigendecomposition.
     python experiments/streaming/run.py
 
 Hardware: 2 CPU cores (AMD EPYC), no GPU. Seeds: 0 for the files, those in the table for the filters. The tables were
-put together from runs with `--part`, `--sizes` and `--rules`, during which nothing else was started. A first run at
-d = 400,000 was disturbed nevertheless (up to 1.9 times these seconds) and was made again, except for `sever` and `dnc`.
+put together from runs with `--part` and `--sizes`. Other work took part of the two cores while the files were read: the
+seconds are an upper bound, from the disk most of all; the memory is not affected.
 
 ## From disk
 
