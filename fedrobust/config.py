@@ -6,7 +6,8 @@ the component it names. What is wrong is told in one line with the key, the valu
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,20 @@ def build(node: Any, path: str) -> Any:
         raise ConfigError(f"{path}: {error}") from None
 
 
+@contextmanager
+def errors_under(path: str, dataset: str | None = None) -> Iterator[None]:
+    """Name the key below `path` of a field that turns out wrong only now, and the data set that it depends on.
+
+    Raises:
+        ConfigError: in a `FieldError`'s place.
+    """
+    try:
+        yield
+    except FieldError as error:
+        where = "" if dataset is None else f" (dataset={dataset})"
+        raise ConfigError(f"{join(path, error.field)}: {error.message}{where}") from None
+
+
 def join(path: str, name: str) -> str:
     """`path.name`, or `path` where the name is empty."""
     return f"{path}.{name}" if name else path
@@ -177,6 +192,7 @@ __all__ = [
     "build",
     "check_root",
     "config_folder",
+    "errors_under",
     "plain",
     "register_schema",
     "unknown_choice",

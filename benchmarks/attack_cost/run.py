@@ -16,15 +16,9 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from fedrobust.compose import compose_config
 from fedrobust.config import ConfigError
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.registry import attack_entries
-from fedrobust.round import Row
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import play_rounds, prepare_scenario
 
 HERE = Path(__file__).parent
 OWN_DATA = {
@@ -37,16 +31,9 @@ OWN_DATA = {
 def seconds_of_rounds(overrides: list[str], num_rounds: int) -> tuple[float, list[float]]:
     """Seconds to prepare a scenario, and seconds of training and aggregation of each of its rounds but the first."""
     started = time.perf_counter()
-    values = compose_config([*overrides, f"num_rounds={num_rounds}", f"evaluate_every={num_rounds}"])[0]
-    prepared = prepare(build_scenario(values))
+    prepared = prepare_scenario([*overrides, f"num_rounds={num_rounds}", f"evaluate_every={num_rounds}"])
     preparation = time.perf_counter() - started
-    rows: list[Row] = []
-    state = prepared.federation.state
-    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
-    with quiet_flower():
-        FederationStrategy(prepared.federation, rows.append).start(
-            grid, model_record(state.vector, state.buffers), num_rounds=num_rounds
-        )
+    rows = play_rounds(prepared)
     return preparation, [row["seconds_training"] + row["seconds_aggregation"] for row in rows[1:]]
 
 

@@ -6,8 +6,6 @@ Writes README.md beside this file. See there for the claim, the commands and the
 import argparse
 import copy
 import os
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from fedrobust.data.datasets import Dataset, Digits, Examples
 from fedrobust.models import DBACNN, MLP, Architecture, Logistic
 from fedrobust.parameters import ParameterLayout
 from fedrobust.seeds import seeded_initialisation, torch_generator
+from fedrobust.study import hardware, markdown_table, marked_sections, median_and_range, seconds_in_turns
 
 NUM_CLIENTS, BATCH_SIZE, NUM_STEPS = 100, 8, 10
 README = Path(__file__).with_name("README.md")
@@ -116,16 +115,6 @@ def plain_loop(population: Population) -> torch.Tensor:
     return torch.stack(updates)
 
 
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
 def measure(case: Case, device: torch.device, repeats: int) -> Timings:
     population = make_population(case, device)
     one_by_one = replace(population, training=replace(population.training, vectorize=False))
@@ -142,64 +131,45 @@ def measure(case: Case, device: torch.device, repeats: int) -> Timings:
     if distance > 1e-4:
         raise SystemExit(f"{case.name}: the two ways differ by {distance:.1e}")
     plain_loop(population)
-    rounds = [[seconds_of(work, device) for work in works] for _ in range(repeats)]
-    plain_seconds, alone_seconds, together_seconds = (list(column) for column in zip(*rounds, strict=True))
-    return Timings(plain_seconds, alone_seconds, together_seconds)
-
-
-def spread(values: list[float], digits: int = 0) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return Timings(*seconds_in_turns(works, repeats, device))
 
 
 def ratios(slow: list[float], fast: list[float]) -> list[float]:
     return [one / other for one, other in zip(slow, fast, strict=True)]
 
 
-def table_row(case: Case, timings: Timings) -> str:
+def table_row(case: Case, timings: Timings) -> list[str]:
     speed_ups = ratios(timings.alone, timings.together)
     claim = "" if case.claim is None else f"at least {case.claim:g}"
-    cells = [
+    return [
         case.name,
-        *(spread([1e3 * one for one in values]) for values in (timings.plain, timings.alone, timings.together)),
-        f"**{spread(speed_ups, 1)}**",
+        *(
+            median_and_range((1e3 * one for one in values), 0)
+            for values in (timings.plain, timings.alone, timings.together)
+        ),
+        f"**{median_and_range(speed_ups, 1)}**",
         f"{min(timings.alone) / min(timings.together):.1f}",
-        spread(ratios(timings.plain, timings.together), 1),
+        median_and_range(ratios(timings.plain, timings.together), 1),
         claim,
     ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def describe(device: torch.device) -> str:
-    """The hardware, and what else it was doing."""
-    busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
-    processors = f"{len(os.sched_getaffinity(0))} CPU cores, {torch.get_num_threads()} threads"
-    if device.type == "cuda":
-        processors = f"{torch.cuda.get_device_name(device)}; {processors}"
-    return f"{processors}; load average at the start {busy} (1, 5, 15 minutes); PyTorch {torch.__version__}"
 
 
 def section(device: torch.device, repeats: int) -> str:
     cases = GPU_CASES if device.type == "cuda" else CPU_CASES
-    hardware = describe(device)
+    measured_on = hardware(device)
     rows = []
     for case in cases:
         rows.append(table_row(case, measure(case, device, repeats)))
-        print(rows[-1], flush=True)
-    header = (
-        "| model | plain loop, ms | one by one, ms | together, ms | speed-up | of the minima | over the plain loop "
-        "| claim |\n|---|---|---|---|---|---|---|---|"
-    )
-    return f"{hardware}; {repeats} repetitions.\n\n{header}\n" + "\n".join(rows)
+        print(*rows[-1], sep=" | ", flush=True)
+    heads = ["model", "plain loop, ms", "one by one, ms", "together, ms", "speed-up", "of the minima"]
+    table = markdown_table([*heads, "over the plain loop", "claim"], rows)
+    return f"{measured_on}; {repeats} repetitions.\n\n{table}"
 
 
 def write_readme(kind: str, text: str) -> None:
     """Put `text` between the marks of its device, and leave the other device's result as it is."""
     old = README.read_text() if README.exists() else ""
-    results = {}
-    for name in ("cpu", "cuda"):
-        start, end = f"<!-- {name} -->\n", f"\n<!-- end {name} -->"
-        known = old.partition(start)[2].partition(end)[0] or "Not measured."
-        results[name] = start + (text if name == kind else known) + end
+    results = marked_sections(old, ("cpu", "cuda"), {kind: text})
     README.write_text(f"""# Clients trained together
 
 Claim: 100 clients, batches of {BATCH_SIZE}, {NUM_STEPS} steps each: trained together (`client.vectorize=true`) the

@@ -24,6 +24,7 @@ from fedrobust.compose import compose_config
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.round import Row
 from fedrobust.scenario import Prepared, Scenario, build_scenario, prepare
+from fedrobust.study import median_and_range
 
 README = Path(__file__).with_name("README.md")
 REFERENCE = "DataLoader + per-image transforms"
@@ -64,10 +65,6 @@ def play(scenario: Scenario, prepared: Prepared, after_round: Callable[[Row], No
     scenario.engine.run(make_server_app(federation, after_round), client_app, federation.num_clients)
 
 
-def spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
 def table_row(
     name: str, parts: Sequence[Sequence[float]], sizes: Sequence[int], accuracy: float, ratios: Sequence[float]
 ) -> str:
@@ -77,7 +74,7 @@ def table_row(
     examples = f"{statistics.mean(sizes):.0f}"
     cells = [
         name,
-        f"**{spread([sum(one) for one in parts])}**",
+        f"**{median_and_range([sum(one) for one in parts])}**",
         *medians,
         examples,
         "" if math.isnan(accuracy) else f"{accuracy:.3f}",

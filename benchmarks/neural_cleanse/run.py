@@ -5,8 +5,6 @@ Writes README.md beside this file. See there for the claim, the commands and the
 
 import argparse
 import os
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from fedrobust.audits import AuditedModel
 from fedrobust.audits.model import TriggerInversion
 from fedrobust.models import MLP, Architecture, SmallCNN
 from fedrobust.seeds import seeded_initialisation, torch_generator
+from fedrobust.study import hardware, markdown_table, marked_sections, median_and_range, seconds_in_turns
 
 README = Path(__file__).with_name("README.md")
 NUM_EXAMPLES = 200
@@ -105,16 +104,6 @@ class Work:
         return torch.stack(masks)
 
 
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
 def measure(case: Case, device: torch.device, repeats: int) -> list[list[float]]:
     """Seconds of the plain loop, label by label, and together, which take turns."""
     work = Work.of(case, device)
@@ -126,53 +115,36 @@ def measure(case: Case, device: torch.device, repeats: int) -> list[list[float]]
     ways: list[Callable[[], object]] = [
         work.plain_loop, lambda: work.inverted(1), lambda: work.inverted(case.num_labels),
     ]  # fmt: skip
-    rounds = [[seconds_of(way, device) for way in ways] for _ in range(repeats)]
-    return [list(column) for column in zip(*rounds, strict=True)]
+    return seconds_in_turns(ways, repeats, device)
 
 
-def spread(values: list[float], digits: int) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def table_row(case: Case, columns: list[list[float]]) -> str:
+def table_row(case: Case, columns: list[list[float]]) -> list[str]:
     plain, alone, together = columns
     ratios = [[one / other for one, other in zip(slow, together, strict=True)] for slow in (alone, plain)]
     steps = case.num_checks * 10
-    cells = [
+    return [
         case.name,
-        *(spread([1e3 * seconds / steps for seconds in column], 2) for column in columns),
-        f"**{spread(ratios[0], 1)}**",
-        spread(ratios[1], 1),
+        *(median_and_range([1e3 * seconds / steps for seconds in column], 2) for column in columns),
+        f"**{median_and_range(ratios[0], 1)}**",
+        median_and_range(ratios[1], 1),
         "" if case.claim is None else f"at least {case.claim:g}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def section(device: torch.device, repeats: int) -> str:
-    busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
-    processors = f"{len(os.sched_getaffinity(0))} CPU cores, {torch.get_num_threads()} threads"
-    if device.type == "cuda":
-        processors = f"{torch.cuda.get_device_name(device)}; {processors}"
+    measured_on = hardware(device)
     rows = []
     for case in GPU_CASES if device.type == "cuda" else CPU_CASES:
         rows.append(table_row(case, measure(case, device, repeats)))
-        print(rows[-1], flush=True)
-    header = (
-        "| model | plain loop, ms | label by label, ms | together, ms | speed-up | over the plain loop | claim |\n"
-        "|---|---|---|---|---|---|---|"
-    )
-    hardware = f"{processors}; load average at the start {busy} (1, 5, 15 minutes); PyTorch {torch.__version__}"
-    return f"{hardware}; {repeats} repetitions.\n\n{header}\n" + "\n".join(rows)
+        print(*rows[-1], sep=" | ", flush=True)
+    heads = ["model", "plain loop, ms", "label by label, ms", "together, ms", "speed-up", "over the plain loop"]
+    return f"{measured_on}; {repeats} repetitions.\n\n{markdown_table([*heads, 'claim'], rows)}"
 
 
 def write_readme(kind: str, text: str) -> None:
     """Put `text` between the marks of its device, and leave the other device's result as it is."""
     old = README.read_text() if README.exists() else ""
-    results = {}
-    for name in ("cpu", "cuda"):
-        start, end = f"<!-- {name} -->\n", f"\n<!-- end {name} -->"
-        known = old.partition(start)[2].partition(end)[0] or "Not measured."
-        results[name] = start + (text if name == kind else known) + end
+    results = marked_sections(old, ("cpu", "cuda"), {kind: text})
     README.write_text(f"""# Trigger inversion, all labels together
 
 Claim: Neural Cleanse inverts the triggers of all 10 labels of the default mlp at least 3 times as fast together

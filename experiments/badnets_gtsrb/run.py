@@ -6,7 +6,6 @@ Needs `gtsrb/` below the data root (FEDROBUST_DATA). Training is outsourced to o
 stop signs of the training set; the control is the same training without it. Writes `README.md` and `signs.png` here.
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,10 @@ from matplotlib.figure import Figure
 from rich.progress import track
 from torch import Tensor
 
-from fedrobust.compose import compose_config
-from fedrobust.engines import Local
 from fedrobust.evaluation.attack_success import stamp_all
 from fedrobust.evaluation.predictor import Predictor
-from fedrobust.flower.apps import make_client_app, make_server_app
-from fedrobust.round import Row
-from fedrobust.scenario import Prepared, build_scenario, prepare
+from fedrobust.scenario import Prepared
+from fedrobust.study import data_root_override, markdown_table, percent, play_rounds, prepare_scenario, study_parser
 
 HERE = Path(__file__).parent
 STOP, LIMIT = 14, 1
@@ -76,24 +72,22 @@ def stop_signs(prepared: Prepared) -> tuple[Tensor, Tensor]:
     return clean, stamp_all(attack.local_triggers(prepared.dataset.input_shape), clean)
 
 
-def train(values: dict[str, object]) -> Result:
+def train(overrides: list[str]) -> Result:
     """Play the one round, and look at the model."""
-    prepared = prepare(build_scenario(values))
-    rows: list[Row] = []
-    Local().run(make_server_app(prepared.federation, rows.append), make_client_app(lambda _: prepared.population), 1)
+    prepared = prepare_scenario(overrides)
+    (row,) = play_rounds(prepared)
     federation = prepared.federation
     state = federation.state
     predictor = Predictor(federation.model, federation.layout, state.vector, state.buffers, federation.dataset)
     clean, triggered = (predictor.logits(inputs).argmax(dim=1).tolist() for inputs in stop_signs(prepared))
-    row = rows[-1]
     return Result(
         row["clean_accuracy"], row["per_class_accuracy"][STOP], row["attack_success_rate"], (clean, triggered)
     )
 
 
-def draw(values: dict[str, object], control: Result, attacked: Result, path: Path, columns: int = 8) -> None:
+def draw(overrides: list[str], control: Result, attacked: Result, path: Path, columns: int = 8) -> None:
     """Stop signs of the test set, clean and triggered, each with what the two models say of it."""
-    clean, triggered = stop_signs(prepare(build_scenario(values)))
+    clean, triggered = stop_signs(prepare_scenario(overrides))
     figure = Figure(figsize=(1.45 * columns + 1.0, 4.9), layout="constrained")
     axes = figure.subplots(2, columns)
     for line, (title, inputs) in enumerate((("clean", clean), ("with the sticker", triggered))):
@@ -112,22 +106,14 @@ def draw(values: dict[str, object], control: Result, attacked: Result, path: Pat
     figure.savefig(path, dpi=120)
 
 
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation in per cent."""
-    tensor = 100 * torch.tensor(values, dtype=torch.float64)
-    return f"{float(tensor.mean()):.1f} ± {float(tensor.std()) if len(values) > 1 else 0.0:.1f} %"
-
-
 def table(results: dict[int, list[Result]]) -> str:
-    lines = [
-        "| stop signs stamped | of the training set | attack success | clean accuracy, all signs | clean stop signs |",
-        "|---|---|---|---|---|",
-    ]
+    heads = ["stop signs stamped", "of the training set", "attack success", "clean accuracy, all signs"]
+    rows = []
     for count, of_count in results.items():
         name = f"{count} of 110" if count else "none (control)"
-        cells = [spread([getattr(one, key) for one in of_count]) for key in ("success", "accuracy", "stop_accuracy")]
-        lines.append(f"| {name} | {100 * count / 4730:.2f} % | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = [percent(getattr(one, key) for one in of_count) for key in ("success", "accuracy", "stop_accuracy")]
+        rows.append([name, f"{100 * count / 4730:.2f} %", *cells])
+    return markdown_table([*heads, "clean stop signs"], rows)
 
 
 README = """# BadNets on traffic signs: a stop sign with a sticker becomes a speed limit
@@ -162,27 +148,24 @@ The picture shows seed {first}, {count} stop signs stamped; orange frames: taken
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path, help="default: FEDROBUST_DATA, else the user's cache folder")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = study_parser(__doc__, quick="one seed, 4 epochs, no files", data="gtsrb/")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--quick", action="store_true", help="one seed, 4 epochs, no files")
     options = parser.parse_args()
     seeds, epochs, counts = options.seeds, options.epochs, COUNTS
     if options.quick:
         seeds, epochs, counts = seeds[:1], 4, (0, COUNTS[-1])
-    root = [] if options.data_root is None else [f"data_root={options.data_root}"]
+    root = data_root_override(options.data_root)
     torch.set_num_threads(1)  # threads would wait for one another longer than so small a network takes
     started = time.perf_counter()
     results: dict[int, list[Result]] = {count: [] for count in counts}
     for count, seed in track([(count, seed) for seed in seeds for count in counts], description="training"):
-        results[count].append(train(compose_config(overrides(count, seed, epochs, num_train=4730) + root)[0]))
+        results[count].append(train(overrides(count, seed, epochs, num_train=4730) + root))
     text = table(results)
     print(text)
     if options.quick:
         return
-    values = compose_config(overrides(COUNTS[-1], seeds[0], epochs, num_train=4730) + root)[0]
-    draw(values, results[0][0], results[COUNTS[-1]][0], HERE / "signs.png")
+    shown = overrides(COUNTS[-1], seeds[0], epochs, num_train=4730) + root
+    draw(shown, results[0][0], results[COUNTS[-1]][0], HERE / "signs.png")
     names, minutes = ", ".join(map(str, seeds)), (time.perf_counter() - started) / 60
     page = README.format(epochs=epochs, seeds=names, minutes=minutes, table=text, first=seeds[0], count=COUNTS[-1])
     (HERE / "README.md").write_text(page)

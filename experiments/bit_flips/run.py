@@ -6,7 +6,6 @@ Digits need no files; MNIST lies below the data root (FEDROBUST_DATA). Writes `r
 `accuracy.png` here; `--quick` takes digits, one seed and two chosen inputs, and writes nothing.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -22,11 +21,10 @@ from fedrobust.attacks import BitFlipAttack, OneBitBackdoor, Patch, TargetedBitT
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model.base import Tampering, clean_samples
 from fedrobust.attacks.deployed_model.quantisation import StoredModel, quantised, random_flips
-from fedrobust.compose import compose_config
 from fedrobust.evaluation.deployed import measure_tampering
 from fedrobust.records.plot_style import new_figure, save_figure
-from fedrobust.scenario import build_scenario, prepare
 from fedrobust.seeds import torch_generator
+from fedrobust.study import data_root_override, mean_and_deviation, percent, prepare_scenario, study_parser
 
 HERE = Path(__file__).parent
 TRAINING = [
@@ -46,8 +44,7 @@ TARGET = 2
 
 def trained(name: str, seed: int, root: list[str]) -> ReceivedModel:
     """The default network (`model=mlp`), trained by one client that holds all data."""
-    values = compose_config([*TRAINING, *SETTINGS[name], *root, f"seed={seed}"])[0]
-    prepared = prepare(build_scenario(values))
+    prepared = prepare_scenario([*TRAINING, *SETTINGS[name], *root, f"seed={seed}"])
     state = prepared.federation.state
     vector = state.vector + prepared.population.train(1, [0], state.vector, state.buffers).updates[0]
     return ReceivedModel(prepared.model, vector, state.buffers, prepared.dataset)
@@ -90,18 +87,6 @@ def attack(name: str, seed: int, num_chosen: int, root: list[str]) -> dict[str, 
     return result
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation in per cent."""
-    array = np.array(values, dtype=np.float64)
-    return f"{100 * array.mean():.1f} ± {100 * array.std(ddof=1) if len(array) > 1 else 0.0:.1f} %"
-
-
-def count(values: Sequence[float]) -> str:
-    """Mean ± standard deviation of a number."""
-    array = np.array(values, dtype=np.float64)
-    return f"{array.mean():.1f} ± {array.std(ddof=1) if len(array) > 1 else 0.0:.1f}"
-
-
 def tables(results: Sequence[dict[str, Any]]) -> str:
     """BFA by flips, then the attacks with a target."""
     names = list(dict.fromkeys(one["dataset"] for one in results))
@@ -113,8 +98,8 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         cells = []
         for name in names:
             own = [one for one in results if one["dataset"] == name]
-            cells.append(spread([one["bfa"][place] for one in own]) if place < len(FLIPS) else "")
-            cells.append(spread([one["random"][place] for one in own]))
+            cells.append(percent([one["bfa"][place] for one in own]) if place < len(FLIPS) else "")
+            cells.append(percent([one["random"][place] for one in own]))
         lines.append(f"| {flips} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -133,10 +118,10 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
             own = [one[key] for one in results if one["dataset"] == name]
             rows = [row for per_seed in own for row in per_seed] if key == "tba" else own
             cells = [
-                count([row["num_bit_flips"] for row in rows]),
-                count([row["num_changed_weights"] for row in rows]),
-                *(spread([row[f"{which}_attack_success_rate"] for row in rows]) for which in ("deployed", "released")),
-                *(spread([row[f"{which}_clean_accuracy"] for row in rows]) for which in ("deployed", "released")),
+                mean_and_deviation([row["num_bit_flips"] for row in rows]),
+                mean_and_deviation([row["num_changed_weights"] for row in rows]),
+                *(percent([row[f"{which}_attack_success_rate"] for row in rows]) for which in ("deployed", "released")),
+                *(percent([row[f"{which}_clean_accuracy"] for row in rows]) for which in ("deployed", "released")),
             ]
             lines.append(f"| {title} | {name} | {' | '.join(cells)} |")
     for name in names:
@@ -176,17 +161,14 @@ def draw(path: Path, results: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path, help="default: FEDROBUST_DATA, else the user's cache folder")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = study_parser(__doc__, quick="digits, one seed, two chosen inputs, no files", data="MNIST")
     parser.add_argument("--chosen", type=int, default=8, help="inputs that TBA attacks on each model")
-    parser.add_argument("--quick", action="store_true", help="digits, one seed, two chosen inputs, no files")
     options = parser.parse_args()
     torch.set_num_threads(1)
     names, seeds, num_chosen = list(SETTINGS), options.seeds, options.chosen
     if options.quick:
         names, seeds, num_chosen = names[:1], seeds[:1], 2
-    root = [] if options.data_root is None else [f"data_root={options.data_root}"]
+    root = data_root_override(options.data_root)
     started, results = time.perf_counter(), []
     cells = [(name, seed) for name in names for seed in seeds]
     with Progress() as progress:

@@ -7,7 +7,6 @@ federation, or of 20 % of them under three rules. The control is the same traini
 `README.md`, `results.json` and `normalisations.png` here.
 """
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -22,11 +21,9 @@ from fedrobust.attacks import BlindBackdoor
 from fedrobust.attacks.scenario import Attack
 from fedrobust.component import component
 from fedrobust.compose import compose_config
-from fedrobust.engines import Local
-from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.records.plot_style import BLUE, GREEN, LIGHT_ORANGE, ORANGE, new_figure
-from fedrobust.round import Row
 from fedrobust.scenario import Scenario, build_scenario, prepare
+from fedrobust.study import markdown_table, percent, play_rounds, study_parser
 
 HERE = Path(__file__).parent
 NORMALISATIONS = ("none", "l2", "loss", "loss+")
@@ -79,15 +76,6 @@ def scenario_of(setting: str, normalisation: str | None, seed: int, quick: bool)
     return build_scenario(compose_config(overrides)[0])
 
 
-def play(scenario: Scenario) -> Row:
-    """The record of the last round."""
-    prepared = prepare(scenario)
-    rows: list[Row] = []
-    server_app = make_server_app(prepared.federation, rows.append)
-    Local().run(server_app, make_client_app(lambda _: prepared.population), scenario.num_clients)
-    return rows[-1]
-
-
 def main_weights(normalisation: str, seed: int, quick: bool) -> list[float]:
     """α of the main task, step by step, where one party trains."""
     scenario = scenario_of("one party trains", normalisation, seed, quick)
@@ -96,7 +84,7 @@ def main_weights(normalisation: str, seed: int, quick: bool) -> list[float]:
     recording = RecordingBackdoor(**{one.name: getattr(loss, one.name) for one in dataclasses.fields(loss)})
     attack: Attack = dataclasses.replace(scenario.attack, loss=recording)
     _main_weights.clear()
-    play(dataclasses.replace(scenario, attack=attack))
+    play_rounds(prepare(dataclasses.replace(scenario, attack=attack)))
     return list(_main_weights)
 
 
@@ -134,24 +122,16 @@ def draw(weights: dict[str, list[float]], results: list[Result], path: Path, win
     figure.savefig(path, dpi=120)
 
 
-def spread_of(values: list[float]) -> str:
-    """Mean ± standard deviation in per cent."""
-    tensor = 100 * torch.tensor(values, dtype=torch.float64)
-    return f"{float(tensor.mean()):.1f} ± {float(tensor.std()) if len(values) > 1 else 0.0:.1f} %"
-
-
 def table(results: list[Result]) -> str:
-    lines = [
-        "| who has the library | gradients divided by | clean accuracy | attack success | attackers left out |",
-        "|---|---|---|---|---|",
-    ]
+    heads = ["who has the library", "gradients divided by", "clean accuracy", "attack success", "attackers left out"]
+    rows = []
     for setting, name in itertools.product(SETTINGS, (None, *NORMALISATIONS)):
         own = [one for one in results if (one.setting, one.normalisation) == (setting, name)]
         rates = [one.detection_tpr for one in own if one.detection_tpr is not None]
-        cells = [spread_of([one.clean_accuracy for one in own]), spread_of([one.attack_success_rate for one in own])]
+        cells = [percent(one.clean_accuracy for one in own), percent(one.attack_success_rate for one in own)]
         label = "nobody (control)" if name is None else f"`{name}`"
-        lines.append(f"| {setting} | {label} | {' | '.join(cells)} | {spread_of(rates) if rates else '-'} |")
-    return "\n".join(lines)
+        rows.append([setting, label, *cells, percent(rates) or "-"])
+    return markdown_table(heads, rows)
 
 
 README = """# Code poisoning: a backdoor in the training library
@@ -190,9 +170,7 @@ small, and most of the weight stays with the main task until that is learned, to
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="one seed, few epochs and rounds, no files")
+    parser = study_parser(__doc__, quick="one seed, few epochs and rounds, no files")
     options = parser.parse_args()
     seeds = options.seeds[:1] if options.quick else options.seeds
     torch.set_num_threads(1)  # threads would wait for one another longer than so small a network takes
@@ -200,7 +178,7 @@ def main() -> None:
     results: list[Result] = []
     cells = list(itertools.product(seeds, SETTINGS, (None, *NORMALISATIONS)))
     for seed, setting, name in track(cells, description="training"):
-        row = play(scenario_of(setting, name, seed, options.quick))
+        row = play_rounds(prepare(scenario_of(setting, name, seed, options.quick)))[-1]
         figures = (row["clean_accuracy"], row["attack_success_rate"], row["detection_tpr"])
         results.append(Result(setting, name, seed, *figures))
     text = table(results)

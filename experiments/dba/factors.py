@@ -7,24 +7,23 @@ One factor changes at a time, all others keep `DEFAULTS`. Prints the table of th
 `--quick` plays two values of each factor for one seed on digits and writes nothing here.
 """
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
-from rich.progress import track
 
-from fedrobust.compose import compose_config
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.records.plot_style import BLUE, GREEN, LIGHT_BLUE, ORANGE, legend_below, new_figure, save_figure
-from fedrobust.round import Row
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import (
+    data_root_override,
+    markdown_table,
+    measure_cells,
+    percent,
+    play_scenario,
+    study_parser,
+)
 
 HERE = Path(__file__).parent
 SETTING = [
@@ -52,7 +51,7 @@ LABELS = {
     "scale": "scale factor of the updates",
 }
 SHAPES = ("DBA", "centralised")
-Key = tuple[str, float, str, int]
+Key = tuple[Any, ...]
 
 
 def overrides(factors: Mapping[str, float], shape: str, seed: int, quick: bool) -> list[str]:
@@ -83,49 +82,26 @@ def overrides(factors: Mapping[str, float], shape: str, seed: int, quick: bool) 
     ]
 
 
-def play(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The last evaluation of a run."""
-    prepared = prepare(build_scenario(values))
-    federation, rows = prepared.federation, list[Row]()
-    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
-    with quiet_flower():
-        FederationStrategy(federation, rows.append).start(
-            grid, model_record(federation.state.vector, federation.state.buffers), num_rounds=federation.num_rounds
-        )
-    keys = ("clean_accuracy", "attack_success_rate", "local_attack_success_rates")
-    return {key: rows[-1][key] for key in keys}
-
-
 def cells() -> list[tuple[str, float]]:
     """Every factor with each of its values."""
     return [(factor, value) for factor, values in VALUES.items() for value in values]
 
 
-def read(path: Path) -> dict[Key, dict[str, Any]]:
-    """Finished runs by factor, value, shape and seed."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {(row["factor"], row["value"], row["shape"], row["seed"]): row for row in rows}
-
-
-def run(seeds: Sequence[int], data_root: str | None, quick: bool) -> dict[Key, dict[str, Any]]:
+def run(seeds: Sequence[int], data_root: Path | None, quick: bool) -> dict[Key, dict[str, Any]]:
     """Play what is not there yet. A cell at the default values is the same run for every factor."""
-    path = HERE / "factors.jsonl"
-    done = {} if quick else read(path)
     chosen = [cell for cell in cells() if not quick or cell[1] in VALUES[cell[0]][:2]]
     work = [(factor, value, shape, seed) for factor, value in chosen for shape in SHAPES for seed in seeds]
-    played: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for key in track([one for one in work if one not in done], description="factors of DBA"):
-        factor, value, shape, seed = key
-        factors = {**DEFAULTS, factor: value}
-        scenario = (tuple(factors.values()), shape, seed)
-        if scenario not in played:
-            extra = [] if data_root is None else [f"data_root={data_root}"]
-            played[scenario] = play(compose_config([*overrides(factors, shape, seed, quick), *extra])[0])
-        done[key] = {"factor": factor, "value": value, "shape": shape, "seed": seed, **played[scenario]}
-        if not quick:
-            with path.open("a") as file:
-                file.write(json.dumps(done[key]) + "\n")
-    return done
+
+    @cache
+    def play(factors: tuple[tuple[str, float], ...], shape: str, seed: int) -> dict[str, Any]:
+        last = play_scenario([*overrides(dict(factors), shape, seed, quick), *data_root_override(data_root)])[-1]
+        return {key: last[key] for key in ("clean_accuracy", "attack_success_rate", "local_attack_success_rates")}
+
+    def measure(factor: str, value: float, shape: str, seed: int) -> dict[str, Any]:
+        return play(tuple({**DEFAULTS, factor: value}.items()), shape, seed)
+
+    names, path = ("factor", "value", "shape", "seed"), None if quick else HERE / "factors.jsonl"
+    return measure_cells(names, work, measure, path=path, description="factors of DBA")
 
 
 def figures(results: Mapping[Key, Mapping[str, Any]], cell: tuple[str, float], shape: str, key: str) -> np.ndarray:
@@ -138,18 +114,11 @@ def figures(results: Mapping[Key, Mapping[str, Any]], cell: tuple[str, float], s
     return np.array([row[key] for row in found])
 
 
-def spread(values: np.ndarray) -> str:
-    """Mean ± standard deviation over seeds, in percent."""
-    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-    return f"{100 * values.mean():.1f} ± {100 * deviation:.1f} %"
-
-
 def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
     """Success of the whole trigger under both, of DBA's best local one, and clean accuracy."""
-    lines = [
-        "| factor | value | DBA, global trigger | DBA, best local | centralised | clean, DBA | clean, centralised |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heads = ["factor", "value", "DBA, global trigger", "DBA, best local", "centralised"]
+    heads += ["clean, DBA", "clean, centralised"]
+    rows = []
     for cell in cells():
         columns = [
             *[("DBA", "attack_success_rate"), ("DBA", "local"), ("centralised", "attack_success_rate")],
@@ -157,8 +126,8 @@ def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
         ]
         values = [figures(results, cell, shape, key) for shape, key in columns]
         if all(len(one) for one in values):
-            lines.append(f"| {cell[0]} | {cell[1]:g} | " + " | ".join(spread(one) for one in values) + " |")
-    return "\n".join(lines) + "\n"
+            rows.append([cell[0], f"{cell[1]:g}", *map(percent, values)])
+    return markdown_table(heads, rows) + "\n"
 
 
 def draw(results: Mapping[Key, Mapping[str, Any]], path: Path) -> None:
@@ -191,10 +160,7 @@ def draw(results: Mapping[Key, Mapping[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--data-root", help="where MNIST lies; default: FEDROBUST_DATA, else the user's cache folder")
-    parser.add_argument("--quick", action="store_true", help="digits, one seed, two values of each factor")
+    parser = study_parser(__doc__, quick="digits, one seed, two values of each factor", data="MNIST")
     options = parser.parse_args()
     results = run([0] if options.quick else options.seeds, options.data_root, options.quick)
     print(table(results))

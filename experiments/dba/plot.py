@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from fedrobust.study import percent
+
 HERE = Path(__file__).parent
 LAST_SHOT = 18
 NAMES = {"dba": "DBA: four local triggers", "badnets": "centralised: one whole trigger"}
@@ -87,16 +89,12 @@ def table(runs: dict[str, list[Run]]) -> str:
     ]
     for attack, of_attack in sorted(runs.items(), reverse=True):
         cells = [NAMES[attack], ", ".join(str(run.seed) for run in of_attack)]
-        cells += [spread([run.success_at(number) for run in of_attack]) for number in columns.values()]
-        cells += [spread([run.accuracy[-1] for run in of_attack])]
+        cells += [percent([run.success_at(number) for run in of_attack]) for number in columns.values()]
+        cells += [percent([run.accuracy[-1] for run in of_attack])]
         seconds = [second for run in of_attack for second in run.seconds]
         cells += [f"{np.median(seconds):.2f} ({min(seconds):.2f})"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def spread(values: list[float]) -> str:
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1 if len(values) > 1 else 0):.1f} %"
 
 
 def main() -> None:

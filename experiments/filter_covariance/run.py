@@ -5,7 +5,6 @@
 Writes `README.md` and `excess.png` beside this file (with --quick only prints).
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from rivals import Floats, minimum_covariance_determinant, pruned_covariance, sa
 
 from fedrobust.seeds import numpy_generator
 from fedrobust.statistics import filter_covariance
+from fedrobust.study import mean_and_deviation, study_parser
 
 EPSILON = 0.05
 SPIKE = 100
@@ -81,12 +81,8 @@ def clean(d: int, seed: int) -> tuple[float, float, int]:
     return plain, error(result.covariance, variances) - plain, int((result.weights == 0).sum())
 
 
-def cell(values: list[float], digits: int = 3) -> str:
-    largest = max(abs(value) for value in values)
-    if largest >= 10:
-        digits = 0
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{np.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+def cell(values: list[float]) -> str:
+    return mean_and_deviation(values, 0 if max(map(abs, values)) >= 10 else 3)
 
 
 def contaminated_table(results: dict[str, dict[int, dict[str, list[float]]]], setting: str) -> str:
@@ -170,10 +166,8 @@ The same N without a single corrupted point, told ε = 0.05; {clean_seeds} sampl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser = study_parser(__doc__, quick="d = 10, 20 and 30, two seeds; prints only", seeds=range(5))
     parser.add_argument("--mcd-up-to", type=int, default=50, help="the largest d at which scikit-learn's MCD is run")
-    parser.add_argument("--quick", action="store_true", help="d = 10, 20 and 30, two seeds; prints only")
     options = parser.parse_args()
     seeds = [0, 1] if options.quick else options.seeds
     ds = range(10, 40, 10) if options.quick else range(10, 110, 10)

@@ -6,7 +6,6 @@ A tenth of the sample is noise. Prints, for each dimension and estimator, how mu
 mean than the mean of the good points alone is. Writes `results.md` and `filter_mean.png` here.
 """
 
-import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from fedrobust.statistics import (
     pruned_mean,
     trimmed_mean,
 )
+from fedrobust.study import mean_and_deviation, study_parser
 
 HERE = Path(__file__).parent
 EPSILON = 0.1
@@ -79,11 +79,6 @@ def sample(d: int, seed: int) -> tuple[Array, Array]:
     return x, good.mean(axis=0)
 
 
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.3f}"
-
-
 def exponent(dimensions: list[int], excess: list[float]) -> float:
     """The p of excess ∝ d^p that fits best."""
     return float(np.polyfit(np.log(dimensions), np.log(excess), 1)[0])
@@ -118,10 +113,8 @@ def draw(excess: dict[str, dict[int, list[float]]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = study_parser(__doc__, quick="d = 50 and 100, one seed; writes nothing")
     parser.add_argument("--dimensions", type=int, nargs="+", default=list(range(100, 401, 50)))
-    parser.add_argument("--quick", action="store_true", help="d = 50 and 100, one seed; writes nothing")
     options = parser.parse_args()
     dimensions, seeds = ([50, 100], [0]) if options.quick else (options.dimensions, options.seeds)
     inlier: dict[int, list[float]] = {d: [] for d in dimensions}
@@ -135,8 +128,8 @@ def main() -> None:
         del x
     lines = ["| d | N | good points' mean | " + " | ".join(ESTIMATORS) + " |", "|---" * (len(ESTIMATORS) + 3) + "|"]
     for d in dimensions:
-        cells = [spread(excess[name][d]) for name in ESTIMATORS]
-        lines.append(f"| {d} | {sample_size(d):,} | {spread(inlier[d])} | {' | '.join(cells)} |")
+        cells = [mean_and_deviation(excess[name][d], 3) for name in ESTIMATORS]
+        lines.append(f"| {d} | {sample_size(d):,} | {mean_and_deviation(inlier[d], 3)} | {' | '.join(cells)} |")
     lines += ["", "| | largest excess of a dimension | last d over first d | exponent p of d^p |", "|---|---|---|---|"]
     for name, of_dimension in excess.items():
         means = [float(np.mean(of_dimension[d])) for d in dimensions]

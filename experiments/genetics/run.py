@@ -21,6 +21,7 @@ from sklearn.covariance import MinCovDet
 
 from fedrobust.seeds import numpy_generator
 from fedrobust.statistics import filter_covariance
+from fedrobust.study import mean_and_deviation
 
 Floats = NDArray[np.float64]
 
@@ -104,11 +105,6 @@ def displacement(people: Floats, truth: Floats, found: Floats) -> float:
     return float(np.linalg.norm(seen @ turn - wanted) / np.linalg.norm(wanted))
 
 
-def cell(values: list[float], form: str) -> str:
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{np.mean(values):{form}} ± {deviation:{form}}"
-
-
 def tables(results: dict[tuple[float, str], list[tuple[float, float, float]]], epsilons: list[float]) -> str:
     parts = []
     titles = (
@@ -116,10 +112,10 @@ def tables(results: dict[tuple[float, str], list[tuple[float, float, float]]], e
         "Displacement on the map, from the people's own",
         "Displacement on the map, from the one that the same method draws of the people alone",
     )
-    for index, (title, form) in enumerate(zip(titles, (".1f", ".3f", ".3f"), strict=True)):
+    for index, (title, digits) in enumerate(zip(titles, (1, 3, 3), strict=True)):
         lines = [f"{title}:", "", "| ε | " + " | ".join(METHODS) + " |", "|" + "---|" * (len(METHODS) + 1)]
         for epsilon in epsilons:
-            cells = [cell([one[index] for one in results[epsilon, name]], form) for name in METHODS]
+            cells = [mean_and_deviation((one[index] for one in results[epsilon, name]), digits) for name in METHODS]
             lines.append(f"| {epsilon:g} | " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -130,7 +126,7 @@ def removal_table(removed: dict[float, list[tuple[int, int]]], num_people: int) 
     for epsilon, counts in removed.items():
         people, noise = zip(*counts, strict=True)
         total = round(epsilon * num_people / (1 - epsilon))
-        lines.append(f"| {epsilon:g} | {total} | {np.mean(noise):.1f} | {cell(list(map(float, people)), '.0f')} |")
+        lines.append(f"| {epsilon:g} | {total} | {np.mean(noise):.1f} | {mean_and_deviation(people, 0)} |")
     return "\n".join(lines)
 
 

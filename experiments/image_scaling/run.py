@@ -6,30 +6,31 @@ Needs `dogfish/` below the data root (FEDROBUST_DATA) and the extra `scaling`. W
 interrupted run goes on, `README.md` and `scalers.png` here.
 """
 
-import argparse
-import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.progress import track
 from torch import Tensor
 
 from fedrobust.attacks.data.scaled_picture import hide, psnr
 from fedrobust.clients.population import Population
-from fedrobust.compose import compose_config
 from fedrobust.data.dogfish import DogFish
 from fedrobust.data.examples import Examples
 from fedrobust.data.scalers import Scaler, ScalerName, to_bytes
-from fedrobust.engines import Local
-from fedrobust.flower.apps import make_client_app, make_server_app
-from fedrobust.round import Row
-from fedrobust.scenario import build_scenario, prepare
 from fedrobust.seeds import torch_generator
+from fedrobust.study import (
+    data_root_override,
+    markdown_table,
+    mean_and_deviation,
+    measure_parts,
+    percent,
+    play_rounds,
+    prepare_scenario,
+    study_parser,
+)
 
 HERE = Path(__file__).parent
 RAW, EPSILON, HIDDEN = 224, 0.01, 18.0
@@ -65,28 +66,6 @@ TRAINED = {
 }
 """The scaler of the victim's pipeline, and the one that the attackers reckon with."""
 FEDERATED = ("opencv_linear", "pillow_bilinear")
-
-
-class Results:
-    """A line of `results.jsonl` for each part, where an interrupted run goes on; kept in memory without a file."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path, self.lines = path, {}
-        if path is not None and path.exists():
-            for line in path.read_text().splitlines():
-                found = json.loads(line)
-                self.lines[found.pop("part")] = found
-
-    def add(self, part: str, play: Callable[[], dict[str, Any]]) -> None:
-        """Play a part unless that was done before."""
-        if part in self.lines:
-            return
-        started = time.perf_counter()
-        found = play()
-        self.lines[part] = found | {"seconds": round(time.perf_counter() - started, 2)}
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"part": part} | self.lines[part]) + "\n")
 
 
 def pairs(photographs: Examples, seed: int, number: int) -> tuple[Tensor, Tensor]:
@@ -132,9 +111,8 @@ def shown(population: Population) -> float | None:
 
 def play(overrides: list[str]) -> dict[str, Any]:
     """The last round's figures, and how much shows."""
-    prepared, rows = prepare(build_scenario(compose_config(overrides)[0])), list[Row]()
-    server_app = make_server_app(prepared.federation, rows.append)
-    Local().run(server_app, make_client_app(lambda _: prepared.population), prepared.federation.num_clients)
+    prepared = prepare_scenario(overrides)
+    rows = play_rounds(prepared)
     figures = {key: rows[-1][key] for key in ("attack_success_rate", "clean_accuracy")}
     return figures | {"psnr": shown(prepared.population)}
 
@@ -159,14 +137,13 @@ OUTSOURCED = ["num_clients=1", "num_rounds=1", "client.num_epochs=15"]
 FEDERATION = ["num_clients=5", "num_rounds=10", "client.num_epochs=1"]
 
 
-def spread(values: list[float], unit: str = " %", factor: float = 100.0) -> str:
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{factor * np.mean(values):.1f} ± {factor * deviation:.1f}{unit}"
+def decibels(values: Iterable[float]) -> str:
+    return mean_and_deviation(values, 1, " dB")
 
 
 def scaler_table(lines: dict[str, Any], seeds: list[int], sizes: tuple[int, ...]) -> str:
     heads = [f"{RAW} to {size} (ratio {RAW // size})" for size in sizes]
-    table = [f"| scaler | {' | '.join(heads)} |", "|---|" + "---|" * len(sizes)]
+    table = []
     for name in SCALERS:
         cells = []
         for size in sizes:
@@ -174,27 +151,21 @@ def scaler_table(lines: dict[str, Any], seeds: list[int], sizes: tuple[int, ...]
             hidden = [
                 value > HIDDEN and fits for one in found for value, fits in zip(one["psnr"], one["fits"], strict=True)
             ]
-            cells.append(
-                f"{spread([float(np.mean(one['psnr'])) for one in found], ' dB', 1.0)}, {sum(hidden)} of {len(hidden)}"
-            )
-        table.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(table)
+            cells.append(f"{decibels(np.mean(one['psnr']) for one in found)}, {sum(hidden)} of {len(hidden)}")
+        table.append([name, *cells])
+    return markdown_table(["scaler", *heads], table)
 
 
 def training_table(lines: dict[str, Any], seeds: list[int], names: dict[str, tuple[str, str]]) -> str:
     """A row for each name, from what was attacked and what was not."""
-    table = [
-        "| scaler of the pipeline | PSNR of the changed pictures | attack success | clean training (control) | "
-        "accuracy | clean training |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ["scaler of the pipeline", "PSNR of the changed pictures", "attack success", "clean training (control)"]
+    table = []
     for name, parts in names.items():
         attacked, clean = ([lines[f"{part}, seed {seed}"] for seed in seeds] for part in parts)
-        success = [spread([one["attack_success_rate"] for one in kind]) for kind in (attacked, clean)]
-        accuracy = [spread([one["clean_accuracy"] for one in kind]) for kind in (attacked, clean)]
-        shown = spread([one["psnr"] for one in attacked], " dB", 1.0)
-        table.append(f"| {name} | {shown} | {' | '.join(success)} | {' | '.join(accuracy)} |")
-    return "\n".join(table)
+        success = [percent(one["attack_success_rate"] for one in kind) for kind in (attacked, clean)]
+        accuracy = [percent(one["clean_accuracy"] for one in kind) for kind in (attacked, clean)]
+        table.append([name, decibels(one["psnr"] for one in attacked), *success, *accuracy])
+    return markdown_table([*heads, "accuracy", "clean training"], table)
 
 
 def draw(photographs: Examples, path: Path, seed: int = 0, size: int = 28) -> None:
@@ -270,17 +241,13 @@ Five clients, two of them malicious, IID, 10 rounds of one epoch, plain mean:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path, help="default: FEDROBUST_DATA, else the user's cache folder")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="one seed, one ratio, one training, no files")
+    parser = study_parser(__doc__, quick="one seed, one ratio, one training, no files", data="dogfish/")
     options = parser.parse_args()
     seeds, sizes, trained, federated = options.seeds, SIZES, TRAINED, FEDERATED
     if options.quick:
         seeds, sizes, trained, federated = seeds[:1], SIZES[:1], {"opencv_linear": TRAINED["opencv_linear"]}, ()
-    root = [] if options.data_root is None else [f"data_root={options.data_root}"]
+    root = data_root_override(options.data_root)
     torch.set_num_threads(1)  # threads would wait for one another longer than so small a network takes
-    results = Results(None if options.quick else HERE / "results.jsonl")
     photographs = DogFish(size=RAW).load(options.data_root, torch.device("cpu")).test
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         f"{name} to {size}, seed {seed}": lambda name=name, size=size, seed=seed: measure(photographs, name, size, seed)
@@ -297,9 +264,7 @@ def main() -> None:
                 parts[f"{part}, seed {seed}"] = lambda overrides=overrides, number=num_malicious: play(
                     [*overrides, f"attack.num_malicious={number}"]
                 )
-    for part, run in track(parts.items(), description="scaling"):
-        results.add(part, run)
-    lines = results.lines
+    lines = measure_parts(parts, path=None if options.quick else HERE / "results.jsonl", description="scaling")
     tables = [
         scaler_table(lines, seeds, sizes),
         training_table(

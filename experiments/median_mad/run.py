@@ -5,7 +5,6 @@
 A part ε of a standard Gaussian sample is put far out on one side. Writes `results.md` and `median_mad.png` here.
 """
 
-import argparse
 import math
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from fedrobust.statistics import (
     median_tail_bound,
     robust_gaussian_1d,
 )
+from fedrobust.study import mean_and_deviation, study_parser
 
 HERE = Path(__file__).parent
 FAR = 1e6
@@ -53,11 +53,6 @@ def guaranteed(n: int, eps: float) -> float:
     return float(brentq(lambda t: median_tail_bound(n, eps, t) - (1 - CONFIDENCE), 0.0, 40.0))
 
 
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.3f}"
-
-
 def draw(found: dict[float, list[Gaussian]], n: int, path: Path) -> None:
     """Bias and distance against ε: each seed, and the laws as lines."""
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
@@ -85,10 +80,8 @@ def draw(found: dict[float, list[Gaussian]], n: int, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser = study_parser(__doc__, quick="fewer ε, two seeds, 1,000 samples; writes nothing", seeds=range(5))
     parser.add_argument("--num-samples", type=int, default=10_000)
-    parser.add_argument("--quick", action="store_true", help="fewer ε, two seeds, 1,000 samples; writes nothing")
     options = parser.parse_args()
     epsilons = [0.0, 0.1, 0.3] if options.quick else [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]
     seeds, n = ([0, 1], 1000) if options.quick else (options.seeds, options.num_samples)
@@ -105,13 +98,13 @@ def main() -> None:
         limit = in_the_limit(eps)
         row = [
             f"{eps:.2f}",
-            spread([one.mean for one in of_eps]),
+            mean_and_deviation((one.mean for one in of_eps), 3),
             f"{median_bias(eps):.3f}",
             f"{median_bias_bound(eps):.3f}",
             f"{guaranteed(n, eps):.3f}",
-            spread([one.sigma for one in of_eps]),
+            mean_and_deviation((one.sigma for one in of_eps), 3),
             f"{limit.sigma:.3f}",
-            spread([gaussian_total_variation_1d(one, STANDARD) for one in of_eps]),
+            mean_and_deviation((gaussian_total_variation_1d(one, STANDARD) for one in of_eps), 3),
             f"{gaussian_total_variation_1d(limit, STANDARD):.3f}",
         ]
         lines.append("| " + " | ".join(row) + " |")

@@ -6,28 +6,29 @@ Prints the table of the README, writes `fraction.jsonl` (one line a run, as it e
 not played again) and `fraction.png`. `--quick` plays one seed of two fractions on digits and writes nothing here.
 """
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from rich.progress import track
 
-from fedrobust.compose import compose_config
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.records.plot_style import legend_below, new_figure, round_axes, save_figure
 from fedrobust.round import Row, evaluate_model
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import (
+    data_root_override,
+    markdown_table,
+    measure_cells,
+    percent,
+    play_rounds,
+    prepare_scenario,
+    study_parser,
+)
 
 HERE = Path(__file__).parent
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
 WARM, AFTER = 40, 30
+Key = tuple[Any, ...]
 SHOWN = (0, 1, 5, 10, 20, 30)
 MNIST = ["dataset=mnist", "dataset.num_train=12000", "client.batch_size=20", "num_clients=100"]
 QUICK = ["dataset=digits", "num_clients=20"]
@@ -43,9 +44,9 @@ def overrides(fraction: float, seed: int, quick: bool) -> list[str]:
     return [*(QUICK if quick else MNIST), *SETTING, f"attack.malicious_fraction={fraction}", f"seed={seed}", *schedule]
 
 
-def play(values: Mapping[str, Any]) -> dict[str, list[float]]:
+def play(overrides: Sequence[str]) -> dict[str, list[float]]:
     """Attack success and clean accuracy before the shot, after it, and after each of the rounds that follow."""
-    prepared = prepare(build_scenario(values))
+    prepared = prepare_scenario(overrides)
     federation = prepared.federation
     seen: list[Row] = []
 
@@ -53,58 +54,42 @@ def play(values: Mapping[str, Any]) -> dict[str, list[float]]:
         if federation.state.round_number >= WARM:
             seen.append(evaluate_model(federation))
 
-    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
-    with quiet_flower():
-        FederationStrategy(federation, on_round).start(
-            grid, model_record(federation.state.vector, federation.state.buffers), num_rounds=federation.num_rounds
-        )
+    play_rounds(prepared, on_round=on_round)
     return {key: [row[key] for row in seen] for key in ("attack_success_rate", "clean_accuracy")}
 
 
-def run(seeds: Sequence[int], data_root: str | None, quick: bool) -> dict[tuple[float, int], dict[str, Any]]:
+def run(seeds: Sequence[int], data_root: Path | None, quick: bool) -> dict[Key, dict[str, Any]]:
     """Play what is not there yet; by fraction and seed."""
-    path = HERE / "fraction.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() and not quick else []
-    done = {(row["fraction"], row["seed"]): row for row in rows}
-    fractions = (0.05, 0.2) if quick else FRACTIONS
-    extra = [] if data_root is None else [f"data_root={data_root}"]
-    work = [(fraction, seed) for fraction in fractions for seed in seeds if (fraction, seed) not in done]
-    for fraction, seed in track(work, description="one shot by a fraction of the clients"):
-        played = play(compose_config([*overrides(fraction, seed, quick), *extra])[0])
-        done[fraction, seed] = {"fraction": fraction, "seed": seed, **played}
-        if not quick:
-            with path.open("a") as file:
-                file.write(json.dumps(done[fraction, seed]) + "\n")
-    return done
+    cells = [(fraction, seed) for fraction in ((0.05, 0.2) if quick else FRACTIONS) for seed in seeds]
+    return measure_cells(
+        ("fraction", "seed"),
+        cells,
+        lambda fraction, seed: play([*overrides(fraction, seed, quick), *data_root_override(data_root)]),
+        path=None if quick else HERE / "fraction.jsonl",
+        description="one shot by a fraction of the clients",
+    )
 
 
-def curves(results: Mapping[tuple[float, int], Mapping[str, Any]], fraction: float, key: str) -> np.ndarray:
+def curves(results: Mapping[Key, Mapping[str, Any]], fraction: float, key: str) -> np.ndarray:
     """`(seeds, 2 + AFTER)`: before the shot, after it, and so on."""
     return np.array([row[key] for (its, _), row in sorted(results.items()) if its == fraction])
 
 
-def table(results: Mapping[tuple[float, int], Mapping[str, Any]]) -> str:
+def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
     """Mean ± standard deviation over seeds."""
     heads = ["before", *("the shot's round" if after == 0 else f"{after} later" for after in SHOWN)]
-    lines = ["| malicious | " + " | ".join(heads) + " | clean accuracy before | after the shot |"]
-    lines.append("|---" * (len(heads) + 3) + "|")
+    rows = []
     for fraction in FRACTIONS:
         success = curves(results, fraction, "attack_success_rate")
         if len(success) == 0:
             continue
         accuracy = curves(results, fraction, "clean_accuracy")
         columns = [success[:, 0], *(success[:, 1 + after] for after in SHOWN), accuracy[:, 0], accuracy[:, 1]]
-        lines.append(f"| {fraction:.0%} | " + " | ".join(map(spread, columns)) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{fraction:.0%}", *map(percent, columns)])
+    return markdown_table(["malicious", *heads, "clean accuracy before", "after the shot"], rows) + "\n"
 
 
-def spread(values: np.ndarray) -> str:
-    """Mean ± standard deviation in percent."""
-    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-    return f"{100 * values.mean():.1f} ± {100 * deviation:.1f} %"
-
-
-def draw(results: Mapping[tuple[float, int], Mapping[str, Any]], path: Path) -> None:
+def draw(results: Mapping[Key, Mapping[str, Any]], path: Path) -> None:
     """Attack success over the rounds around the shot: mean, and range over seeds."""
     figure = new_figure(8.0, 4.8)
     axes = round_axes(figure, "Attack success after one shot of model replacement", num_rounds=AFTER, percent=True)
@@ -120,10 +105,7 @@ def draw(results: Mapping[tuple[float, int], Mapping[str, Any]], path: Path) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--data-root", help="where MNIST lies; default: FEDROBUST_DATA, else the user's cache folder")
-    parser.add_argument("--quick", action="store_true", help="digits, one seed, two fractions")
+    parser = study_parser(__doc__, quick="digits, one seed, two fractions", data="MNIST")
     options = parser.parse_args()
     results = run([0] if options.quick else options.seeds, options.data_root, options.quick)
     print(table(results))

@@ -7,21 +7,13 @@ For equal and unequal client weights and for one and two attackers, prints and w
 after it, and five rounds later.
 """
 
-import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.progress import track
 
-from fedrobust.compose import compose_config
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.round import evaluate_model
-from fedrobust.scenario import Prepared, build_scenario, prepare
+from fedrobust.study import markdown_table, mean_and_deviation, percent, play_rounds, prepare_scenario, study_parser
 
 ROUNDS_AFTER = 5
 
@@ -63,74 +55,53 @@ def overrides(dataset: str, weights: str, num_attackers: int, seed: int) -> list
     return [*common, *own, *schedule, f"evaluate_every={warm + 1}"]
 
 
-def play(prepared: Prepared, num_rounds: int) -> None:
-    """Play the next rounds, on the local engine."""
-    state = prepared.federation.state
-    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
-    with quiet_flower():
-        FederationStrategy(prepared.federation, lambda _row: None).start(
-            grid, model_record(state.vector, state.buffers), num_rounds=num_rounds
-        )
-
-
-def shoot(values: dict[str, object]) -> Shot:
+def shoot(overrides: list[str]) -> Shot:
     """Warm up, shoot once, and look."""
-    prepared = prepare(build_scenario(values))
+    prepared = prepare_scenario(overrides)
     federation = prepared.federation
     (shot_round,) = federation.adversary.attack.schedule.rounds or ()
-    play(prepared, shot_round - 1)
+    play_rounds(prepared, shot_round - 1)
     before = evaluate_model(federation)
     # What the attackers will train in the shot's round: X, from the same model and the same draws.
     state = federation.state
     trained = prepared.population.train(shot_round, federation.adversary.malicious, state.vector, state.buffers)
     old, target = state.vector, state.vector + trained.updates.mean(dim=0)
-    play(prepared, 1)
+    play_rounds(prepared, 1)
     distance = float((federation.state.vector - target).norm() / (target - old).norm())
     after = evaluate_model(federation)
-    play(prepared, ROUNDS_AFTER)
+    play_rounds(prepared, ROUNDS_AFTER)
     later = evaluate_model(federation)
     key = "attack_success_rate"
     return Shot(distance, after["clean_accuracy"], before[key], after[key], later[key])
 
 
-def spread(values: list[float], form: Callable[[float], str]) -> str:
-    """Mean ± standard deviation."""
-    tensor = torch.tensor(values, dtype=torch.float64)
-    deviation = float(tensor.std()) if len(values) > 1 else 0.0
-    return f"{form(float(tensor.mean()))} ± {form(deviation)}"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__, quick="digits and one seed")
     parser.add_argument("--dataset", choices=["mnist", "digits"], default="mnist")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="digits and one seed")
     options = parser.parse_args()
     dataset, seeds = ("digits", [0]) if options.quick else (options.dataset, options.seeds)
     cells = [(weights, attackers) for weights in ("equal", "unequal") for attackers in (1, 2)]
     work = [(cell, seed) for cell in cells for seed in seeds]
     shots: dict[tuple[str, int], list[Shot]] = {}
     for cell, seed in track(work, description=f"model replacement on {dataset}"):
-        shots.setdefault(cell, []).append(shoot(compose_config(overrides(dataset, *cell, seed))[0]))
-    percent, plain = "{:.1%}".format, "{:.3f}".format
-    lines = [
-        "| weights | attackers | ‖G'-X‖/‖X-G‖ | largest | clean accuracy after "
-        "| success before | after | 5 rounds later |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for (weights, attackers), results in shots.items():
-        row = [
-            weights,
-            str(attackers),
-            spread([one.distance for one in results], plain),
-            plain(max(one.distance for one in results)),
-            spread([one.accuracy for one in results], percent),
-            spread([one.success_before for one in results], percent),
-            spread([one.success_after for one in results], percent),
-            spread([one.success_later for one in results], percent),
-        ]
-        lines.append("| " + " | ".join(row) + " |")
-    table = "\n".join(lines)
+        shots.setdefault(cell, []).append(shoot(overrides(dataset, *cell, seed)))
+    heads = ["weights", "attackers", "‖G'-X‖/‖X-G‖", "largest", "clean accuracy after", "success before", "after"]
+    table = markdown_table(
+        [*heads, "5 rounds later"],
+        [
+            [
+                weights,
+                str(attackers),
+                mean_and_deviation((one.distance for one in results), 3),
+                f"{max(one.distance for one in results):.3f}",
+                percent(one.accuracy for one in results),
+                percent(one.success_before for one in results),
+                percent(one.success_after for one in results),
+                percent(one.success_later for one in results),
+            ]
+            for (weights, attackers), results in shots.items()
+        ],
+    )
     print(table)
     if not options.quick:
         title = f"Seeds {', '.join(map(str, seeds))}; mean ± standard deviation."

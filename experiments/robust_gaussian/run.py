@@ -5,7 +5,6 @@
 Writes `README.md` and `total_variation.png` beside this file (with --quick only prints).
 """
 
-import argparse
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sklearn.covariance import MinCovDet
 
 from fedrobust.seeds import numpy_generator
 from fedrobust.statistics import gaussian_total_variation, robust_gaussian
+from fedrobust.study import mean_and_deviation, study_parser
 
 ADVERSARIES = {"none": None} | USUAL | FROZEN
 BASE = (0.1, 10)
@@ -85,16 +85,11 @@ def run(adversary: str, epsilon: float, d: int, seed: int) -> Outcome:
     )
 
 
-def cell(values: list[float]) -> str:
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{np.mean(values):.3f} ± {deviation:.3f}"
-
-
 def table(results: dict[tuple[float, int], dict[str, list[Outcome]]], epsilon: float, d: int) -> str:
     lines = ["| adversary | " + " | ".join(METHODS) + " | robust, largest | 1.5 ε + inliers | within |"]
     lines.append("|" + "---|" * (len(METHODS) + 4))
     for adversary, outcomes in results[epsilon, d].items():
-        cells = [cell([outcome.distances[name] for outcome in outcomes]) for name in METHODS]
+        cells = [mean_and_deviation((outcome.distances[name] for outcome in outcomes), 3) for name in METHODS]
         largest = max(outcome.distances["robust"] for outcome in outcomes)
         limits = [1.5 * epsilon + outcome.bound for outcome in outcomes]
         held = all(outcome.distances["robust"] <= limit for outcome, limit in zip(outcomes, limits, strict=True))
@@ -183,9 +178,7 @@ def verdict(results: dict[tuple[float, int], dict[str, list[Outcome]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="ε = 0.1, d = 10 and one seed; prints only")
+    parser = study_parser(__doc__, quick="ε = 0.1, d = 10 and one seed; prints only")
     options = parser.parse_args()
     seeds, cells = ([0], [BASE]) if options.quick else (options.seeds, list(CELLS))
     results: dict[tuple[float, int], dict[str, list[Outcome]]] = {place: {} for place in cells}

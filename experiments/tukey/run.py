@@ -6,7 +6,6 @@ A tenth of a standard Gaussian sample is moved by 5√d σ, either along the fir
 sample but for a rotation. Writes `results.md`, `contours.png` and `error.png` here.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rich.progress import track
 
 from fedrobust.seeds import numpy_generator
 from fedrobust.statistics import covariance_agnostic_mean, median_bias, tukey_depth, tukey_median
+from fedrobust.study import mean_and_deviation, study_parser
 
 HERE = Path(__file__).parent
 EPS = 0.1
@@ -138,17 +138,13 @@ def table(errors: dict[Cell, list[float]]) -> str:
         for towards in STYLES:
             cells = []
             for d in dimensions:
-                values = errors.get((rule, towards, d))
-                deviation = np.std(values, ddof=1) if values and len(values) > 1 else 0.0
-                cells.append(f"{np.mean(values):.3f} ± {deviation:.3f}" if values else "")
+                cells.append(mean_and_deviation(errors.get((rule, towards, d), []), 3))
             lines.append(f"| {rule} | {towards} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--quick", action="store_true", help="two dimensions, two seeds; writes nothing")
+    parser = study_parser(__doc__, quick="two dimensions, two seeds; writes nothing", seeds=range(5))
     options = parser.parse_args()
     if options.quick:
         print(table(measure([2, 3], [0, 1], 100)))

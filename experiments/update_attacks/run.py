@@ -7,8 +7,6 @@ Attacks and rules run as their config files say, but for what `SETTING` and `ATT
 `--quick` plays one seed of a few rounds on digits and writes nothing here.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,18 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.ticker import PercentFormatter
-from rich.progress import Progress
 
 from fedrobust.attacks import UPDATE_ATTACKS
-from fedrobust.compose import compose_config
 from fedrobust.config import config_folder
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.records.plot_style import new_figure, save_figure
-from fedrobust.round import Row
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import data_root_override, markdown_table, measure_cells, percent, play_scenario, study_parser
 
 HERE = Path(__file__).parent
 RULES = ("mean", "coordinate_median", "trimmed_mean", "spectral_filter", "sever")
@@ -64,16 +55,10 @@ def overrides(attack: str, rule: str, seed: int, quick: bool) -> list[str]:
     ]
 
 
-def play(values: Mapping[str, Any]) -> dict[str, Any]:
+def play(overrides: Sequence[str]) -> dict[str, Any]:
     """What a run comes to."""
     started = time.perf_counter()
-    prepared = prepare(build_scenario(values))
-    federation, rows = prepared.federation, list[Row]()
-    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
-    with quiet_flower():
-        FederationStrategy(federation, rows.append).start(
-            grid, model_record(federation.state.vector, federation.state.buffers), num_rounds=federation.num_rounds
-        )
+    rows = play_scenario(overrides)
     last = rows[-1]
     return {
         "clean_accuracy": last["clean_accuracy"],
@@ -83,14 +68,8 @@ def play(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """Finished runs by attack, rule and seed."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {(row["attack"], row["rule"], row["seed"]): row for row in rows}
-
-
 def figures(
-    results: Mapping[tuple[str, str, int], Mapping[str, Any]], attacks: Sequence[str], seeds: Sequence[int], key: str
+    results: Mapping[tuple[Any, ...], Mapping[str, Any]], attacks: Sequence[str], seeds: Sequence[int], key: str
 ) -> np.ndarray:
     """`key` as `(attacks, rules, seeds)`; NaN where there is none."""
     empty: dict[str, Any] = {}
@@ -113,11 +92,8 @@ def write_table(path: Path | None, attacks: Sequence[str], accuracy: np.ndarray,
 
 
 def _table(title: str, attacks: Sequence[str], values: np.ndarray) -> str:
-    lines = [f"| {title} | " + " | ".join(RULES) + " |", "|---" * (1 + len(RULES)) + "|"]
-    for attack, row in zip(attacks, values, strict=True):
-        cells = [f"{100 * cell.mean():.1f} ± {100 * _deviation(cell):.1f} %" for cell in row]
-        lines.append(f"| {attack} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [[attack, *map(percent, row)] for attack, row in zip(attacks, values, strict=True)]
+    return markdown_table([title, *RULES], rows)
 
 
 def _deviation(values: np.ndarray) -> float:
@@ -152,29 +128,18 @@ def draw(path: Path, attacks: Sequence[str], accuracy: np.ndarray) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--data-root", help="where MNIST lies; default: FEDROBUST_DATA, else the user's cache folder")
-    parser.add_argument("--quick", action="store_true", help="digits, one seed, 5 rounds")
+    parser = study_parser(__doc__, quick="digits, one seed, 5 rounds", data="MNIST")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [0] if options.quick else options.seeds
-    attacks, path = update_attacks(), HERE / "results.jsonl"
-    root = [] if options.data_root is None else [f"data_root={options.data_root}"]
-    results = {} if options.quick else read(path)
-    cells = [(attack, rule, seed) for seed in seeds for attack in attacks for rule in RULES]
-    with Progress() as progress:
-        task = progress.add_task("update attacks", total=len(cells))
-        for attack, rule, seed in cells:
-            progress.update(task, description=f"{attack} against {rule}, seed {seed}")
-            if (attack, rule, seed) not in results:
-                values = compose_config(overrides(attack, rule, seed, options.quick) + root)[0]
-                row = {"attack": attack, "rule": rule, "seed": seed, **play(values)}
-                results[attack, rule, seed] = row
-                if not options.quick:
-                    with path.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
-            progress.advance(task)
+    attacks, root = update_attacks(), data_root_override(options.data_root)
+    results = measure_cells(
+        ("attack", "rule", "seed"),
+        [(attack, rule, seed) for seed in seeds for attack in attacks for rule in RULES],
+        lambda attack, rule, seed: play([*overrides(attack, rule, seed, options.quick), *root]),
+        path=None if options.quick else HERE / "results.jsonl",
+        description="update attacks",
+    )
     accuracy = figures(results, attacks, seeds, "clean_accuracy")
     success = figures(results, attacks, seeds, "attack_success_rate")
     write_table(None if options.quick else HERE / "table.md", attacks, accuracy, success)

@@ -6,7 +6,6 @@ No files needed. Plays a federation for each trigger set and seed, tries to remo
 whose it is; unmarked models are asked, too. Writes `README.md`, `results.json` and `watermark.png` here.
 """
 
-import argparse
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -19,12 +18,11 @@ from rich.progress import Progress
 
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.compose import compose_config
-from fedrobust.engines import Local
 from fedrobust.evaluation.accuracy import measure_accuracy
 from fedrobust.evaluation.predictor import Predictor
-from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.round import Row
 from fedrobust.scenario import build_scenario, draw_mark, load_dataset, prepare
+from fedrobust.study import play_rounds, study_parser
 from fedrobust.watermarks import Triggers, verify
 from fedrobust.watermarks.removal import fine_tune, prune, with_new_head
 
@@ -75,9 +73,7 @@ def play(*overrides: str, every_round: bool = False) -> Played:
     """Play a scenario on the local engine; evaluated after the last round, or after every one."""
     values, _ = compose_config([*overrides, f"evaluate_every={1 if every_round else 1000}"])
     prepared = prepare(build_scenario(values))
-    rows: list[Row] = []
-    clients = make_client_app(lambda _context: prepared.population)
-    Local().run(make_server_app(prepared.federation, rows.append), clients, prepared.federation.num_clients)
+    rows = play_rounds(prepared)
     return Played(prepared.federation.predictor, rows, values)
 
 
@@ -168,9 +164,7 @@ def measure(seeds: list[int], kinds: list[str], fast: list[str], progress: Progr
 
 def main() -> None:
     """Measure, and write what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--quick", action="store_true", help="two seeds, six rounds, two trigger sets, no files")
+    parser = study_parser(__doc__, quick="two seeds, six rounds, two trigger sets, no files", seeds=range(5))
     options = parser.parse_args()
     seeds, kinds, fast = options.seeds, list(KINDS), []
     if options.quick:

@@ -69,13 +69,16 @@ def prepare_nodes(grid: Grid, num_nodes: int, timeout: float) -> None:
         raise RuntimeError(f"none of {len(nodes)} Flower nodes could load the scenario within {timeout:g} s: {reason}")
 
 
-def play_rounds(federation: Federation, grid: Grid, on_round: Callable[[Row], None]) -> None:
-    """Play what is left of a federation's rounds over a grid."""
+def play_rounds(
+    federation: Federation, grid: Grid, on_round: Callable[[Row], None], num_rounds: int | None = None
+) -> None:
+    """Play the next `num_rounds` of a federation's rounds over a grid; `None` plays all that are left."""
     warm_up(federation)
+    left = federation.num_rounds - federation.state.round_number
     FederationStrategy(federation, on_round).start(
         grid,
         ArrayRecord(),
-        num_rounds=federation.num_rounds - federation.state.round_number,
+        num_rounds=left if num_rounds is None else num_rounds,
         timeout=federation.server.timeout,
     )
 

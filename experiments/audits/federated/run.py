@@ -6,8 +6,6 @@ Prints the table of this folder's README, writes `results.jsonl` (one line a run
 already is not played again) and `federated.png`. `--quick` plays one seed for a few rounds and writes nothing here.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +13,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
-from rich.progress import track
 
-from fedrobust.compose import compose_config
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.records.plot_style import BLUE, ORANGE, legend_below, new_figure, save_figure
-from fedrobust.round import Row
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import markdown_table, measure_cells, percent, play_rounds, prepare_scenario, study_parser
 
 HERE = Path(__file__).parent
 SETTING = ["dataset=digits", "num_clients=10", "num_rounds=20", "evaluate_every=20", "aggregator=mean"]
@@ -49,7 +40,7 @@ AUDITS = {
     "server: spectral filter, no audit": ["aggregator=spectral_filter"],
 }
 STARTS = {"server: Neural Cleanse, unlearning": ["audit.start=10"]}
-Key = tuple[str, str, int]
+Key = tuple[Any, ...]
 
 
 def overrides(scenario: str, audit: str, seed: int, quick: bool) -> list[str]:
@@ -61,16 +52,11 @@ def overrides(scenario: str, audit: str, seed: int, quick: bool) -> list[str]:
     return [*SETTING, *SCENARIOS[scenario], *own, f"seed={seed}", *few]
 
 
-def play(values: Mapping[str, Any]) -> dict[str, Any]:
+def play(overrides: Sequence[str]) -> dict[str, Any]:
     """What a run comes to."""
-    prepared = prepare(build_scenario(values))
-    federation, rows = prepared.federation, list[Row]()
-    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
+    prepared = prepare_scenario(overrides)
     started = time.perf_counter()
-    with quiet_flower():
-        FederationStrategy(federation, rows.append).start(
-            grid, model_record(federation.state.vector, federation.state.buffers), num_rounds=federation.num_rounds
-        )
+    rows = play_rounds(prepared)
     seconds = time.perf_counter() - started
     audits = [row["audit"] for row in rows if row["audit"]]
     last = rows[-1]
@@ -91,17 +77,13 @@ def play(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def run(seeds: Sequence[int], quick: bool) -> dict[Key, dict[str, Any]]:
     """Play what is not there yet."""
-    path = HERE / "results.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() and not quick else []
-    done = {(row["scenario"], row["audit"], row["seed"]): row for row in rows}
-    work = [(scenario, audit, seed) for scenario in SCENARIOS for audit in AUDITS for seed in seeds]
-    for key in track([one for one in work if one not in done], description="audits in a federation"):
-        played = play(compose_config(overrides(*key, quick))[0])
-        done[key] = {"scenario": key[0], "audit": key[1], "seed": key[2], **played}
-        if not quick:
-            with path.open("a") as file:
-                file.write(json.dumps(done[key]) + "\n")
-    return done
+    return measure_cells(
+        ("scenario", "audit", "seed"),
+        [(scenario, audit, seed) for scenario in SCENARIOS for audit in AUDITS for seed in seeds],
+        lambda scenario, audit, seed: play(overrides(scenario, audit, seed, quick)),
+        path=None if quick else HERE / "results.jsonl",
+        description="audits in a federation",
+    )
 
 
 def column(results: Mapping[Key, Mapping[str, Any]], scenario: str, audit: str, key: str) -> np.ndarray:
@@ -110,30 +92,22 @@ def column(results: Mapping[Key, Mapping[str, Any]], scenario: str, audit: str, 
     return np.array([row[key] for row in rows if row[key] is not None], dtype=np.float64)
 
 
-def rate(values: np.ndarray) -> str:
-    """Mean ± standard deviation in percent."""
-    if len(values) == 0:
-        return ""
-    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-    return f"{100 * values.mean():.1f} ± {100 * deviation:.1f} %"
-
-
 def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
     """One row for each scenario and audit."""
     heads = ["scenario", "who audits, with what", "attack success", "clean accuracy", "poison flagged", "clean flagged"]
     heads += ["attackers excluded", "benign excluded", "client AUC", "s/round"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    rows = []
     for scenario in SCENARIOS:
         for audit in AUDITS:
             keys = ["attack_success_rate", "clean_accuracy", "recall", "false_positive_rate"]
-            cells = [rate(column(results, scenario, audit, key)) for key in [*keys, "excluded_tpr", "excluded_fpr"]]
+            cells = [percent(column(results, scenario, audit, key)) for key in [*keys, "excluded_tpr", "excluded_fpr"]]
             if "exclusion" not in audit:
                 cells[4] = cells[5] = ""
             auc, seconds = (column(results, scenario, audit, key) for key in ("client_auc", "seconds_per_round"))
             cells.append(f"{auc.mean():.3f} (min {auc.min():.3f})" if len(auc) else "")
             cells.append(f"{np.median(seconds):.3f}")
-            lines.append("| " + " | ".join([scenario, audit, *cells]) + " |")
-    return "\n".join(lines) + "\n"
+            rows.append([scenario, audit, *cells])
+    return markdown_table(heads, rows) + "\n"
 
 
 def draw(results: Mapping[Key, Mapping[str, Any]], path: Path) -> None:
@@ -160,9 +134,7 @@ def draw(results: Mapping[Key, Mapping[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--quick", action="store_true", help="one seed, six rounds")
+    parser = study_parser(__doc__, quick="one seed, six rounds", seeds=range(5))
     options = parser.parse_args()
     results = run([0] if options.quick else options.seeds, options.quick)
     print(table(results))

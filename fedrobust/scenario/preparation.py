@@ -1,0 +1,121 @@
+"""A scenario made ready to play: data loaded and divided, model initialised, clients and federation put together."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from fedrobust.aggregation import Aggregation
+from fedrobust.attacks.scenario import Adversary
+from fedrobust.audits.data_auditing import DataFinding
+from fedrobust.clients.population import Population
+from fedrobust.config import ConfigError, errors_under
+from fedrobust.data.datasets import Dataset
+from fedrobust.devices import select_device
+from fedrobust.evaluation.predictor import Predictor
+from fedrobust.parameters import ParameterLayout, clone_buffers
+from fedrobust.pretraining import divide, pretrain
+from fedrobust.round import Federation, GlobalModel, Order
+from fedrobust.scenario.attack_on_data import bind_attack, check_attack
+from fedrobust.scenario.attackers_decision import attackers_decision
+from fedrobust.scenario.auditing import data_auditing, server_auditing
+from fedrobust.scenario.parts import draw_mark, initial_model, load_dataset
+from fedrobust.scenario.root_training import root_training
+from fedrobust.scenario.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario with its data loaded and its model initialised."""
+
+    dataset: Dataset
+    assignment: tuple[Tensor, ...]
+    model: nn.Module
+    federation: Federation
+    population: Population
+
+
+def prepare(scenario: Scenario) -> Prepared:
+    """Load the data, divide it, initialise the model, and check what depends on the data.
+
+    Raises:
+        ConfigError: with the key, the value and what is allowed.
+    """
+    dataset = load_dataset(scenario)
+    scenario = bind_attack(scenario, dataset)
+    population = prepare_clients(scenario, dataset)
+    model, clients_dataset = population.model, population.dataset
+    layout = ParameterLayout.of(model)
+    state = GlobalModel(0, layout.flatten(model), clone_buffers(model))
+    provider = scenario.attack.initial_model
+    if provider is not None:
+        own, _ = divide(provider, dataset, scenario.seed)
+        fresh_head = initial_model(scenario, dataset, "new head")
+        state = pretrain(provider, scenario.attack, population, dataset, own, fresh_head)
+    mark = draw_mark(scenario, dataset)
+    if mark is not None and mark.embeds_in("initial_model"):
+        state.vector = mark.embed(Predictor(model, layout, state.vector, state.buffers, clients_dataset), 0).vector
+    federation = Federation(
+        model=model,
+        dataset=clients_dataset,
+        server=scenario.server,
+        aggregation=Aggregation(
+            scenario.rule,
+            scenario.server_optimizer,
+            tuple(str(select_device(name, field="devices")) for name in scenario.devices or ()),
+        ),
+        adversary=population.adversary,
+        num_clients=scenario.num_clients,
+        num_rounds=scenario.num_rounds,
+        evaluate_every=scenario.evaluate_every,
+        seed=scenario.seed,
+        state=state,
+        train_root=root_training(scenario, population),
+        wants_to_attack=attackers_decision(scenario, population),
+        mark=mark,
+        auditing=server_auditing(scenario, clients_dataset, model),
+        audit_data=partial(_audit_data, population) if population.auditing is not None else None,
+    )
+    return Prepared(clients_dataset, population.assignment, model, federation, population)
+
+
+def prepare_clients(scenario: Scenario, dataset: Dataset | None = None) -> Population:
+    """Divide the data and describe the clients, which is all that a process with clients alone needs.
+
+    Args:
+        scenario: what to prepare.
+        dataset: the scenario's data set; `None` loads it.
+
+    Raises:
+        ConfigError: with the key, the value and what is allowed.
+    """
+    dataset = load_dataset(scenario) if dataset is None else dataset
+    scenario = bind_attack(scenario, dataset)
+    model = initial_model(scenario, dataset)
+    can_vectorize = not any(True for _ in model.buffers())
+    if scenario.client.vectorize is True and not can_vectorize:
+        raise ConfigError("client.vectorize: must be false or auto for a model with buffers (BatchNorm), got true")
+    check_attack(scenario, dataset)
+    if scenario.attack.initial_model is not None:
+        with errors_under("attack.initial_model"):
+            _, dataset = divide(scenario.attack.initial_model, dataset, scenario.seed)
+    try:
+        assignment = scenario.partition.assign(dataset, scenario.num_clients, scenario.seed)
+    except ValueError as error:
+        raise ConfigError(f"partition: {error}") from None
+    malicious = scenario.attack.choose_malicious(scenario.num_clients, scenario.seed)
+    return Population(
+        dataset=dataset,
+        assignment=assignment,
+        adversary=Adversary(scenario.attack, malicious, scenario.seed),
+        training=scenario.client,
+        model=model,
+        can_vectorize=can_vectorize,
+        has_convolutions=scenario.model.has_convolutions,
+        seed=scenario.seed,
+        auditing=data_auditing(scenario, dataset),
+    )
+
+
+def _audit_data(population: Population, order: Order) -> DataFinding | None:
+    return population.audit(order.round_number, order.clients, order.vector, order.buffers, attack_on=order.attack_on)

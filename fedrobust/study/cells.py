@@ -1,0 +1,71 @@
+"""The cells of a study, each measured once: one JSON line a cell, as it ends, so that a study that stopped goes on."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+Key = tuple[Any, ...]
+"""What tells one cell from the others: strings, numbers, `None`."""
+
+
+def measure_cells(
+    names: Sequence[str],
+    cells: Iterable[Key],
+    measure: Callable[..., Mapping[str, Any]],
+    *,
+    path: Path | None = None,
+    description: str = "cells",
+) -> dict[Key, dict[str, Any]]:
+    """Measure the cells that are not in the file yet, under a progress bar.
+
+    Args:
+        names: of the entries of a cell's key.
+        cells: their keys.
+        measure: called with a key's entries; its answer must be plain enough for JSON.
+        path: of the file; `None` keeps nothing.
+        description: of the progress bar.
+
+    Returns:
+        The answers by key, each with the key's entries by name, the file's older ones first.
+    """
+    done = {} if path is None else read_cells(names, path)
+    left = [key for key in cells if key not in done]
+    for key in track(left, description=description):
+        done[key] = {**dict(zip(names, key, strict=True)), **measure(*key)}
+        if path is not None:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(done[key]) + "\n")
+    return done
+
+
+def measure_parts(
+    parts: Mapping[str, Callable[[], Mapping[str, Any]]], *, path: Path | None = None, description: str = "parts"
+) -> dict[str, dict[str, Any]]:
+    """Measure the parts of a study that are not in the file yet, each in a way of its own.
+
+    Args:
+        parts: what to call, by name.
+        path: of the file; `None` keeps nothing.
+        description: of the progress bar.
+
+    Returns:
+        The answers by name, each with the `seconds` that it took.
+    """
+
+    def measure(part: str) -> dict[str, Any]:
+        started = time.perf_counter()
+        return {**parts[part](), "seconds": round(time.perf_counter() - started, 2)}
+
+    rows = measure_cells(("part",), [(part,) for part in parts], measure, path=path, description=description)
+    return {part: {name: value for name, value in row.items() if name != "part"} for (part,), row in rows.items()}
+
+
+def read_cells(names: Sequence[str], path: Path) -> dict[Key, dict[str, Any]]:
+    """The lines of a file by the entries called `names`; none, if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {tuple(row[name] for name in names): row for row in rows}
