@@ -70,8 +70,8 @@ already, `attack=dba '~attack.update' '+attack.update={_target_: fedrobust.attac
   `until_success` attackers rest, and train as benign clients, while the model does what they want.
 - **Judged** by `evaluation/`, never by the attack: the success rate counts test examples whose true class is not the
   wanted one, beside the same rate before the attack (`control=true`: of a whole benign run).
-- **Triggers** (`attack/trigger=NAME`): `patch`, `patch_grid`, `pixels`, `blend`, `sinusoid`, `image_file`, `several`;
-  stamped on raw inputs, before augmentation and normalisation.
+- **Triggers** (`attack/trigger=NAME`): `patch`, `large_patch`, `patch_grid`, `pixels`, `blend`, `sinusoid`,
+  `image_file`, `several`; stamped on raw inputs, before augmentation and normalisation.
 """
 
 

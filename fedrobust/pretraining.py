@@ -61,6 +61,7 @@ def pretrain(
         adversary=Adversary(trainer, trainer.choose_malicious(1, seed), seed),
         training=dataclasses.replace(provider.program(clients.training), vectorize=False),  # no gain for one client
         seed=seed,
+        auditing=None,  # the provider is no client: nobody audits its examples
     )
     model, layout = clients.model, ParameterLayout.of(clients.model)
     vector = layout.flatten(model)

@@ -7,10 +7,8 @@ aggregation rule ever sees it.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import torch
-from annotated_types import Gt, Le
 from torch import Tensor
 
 from fedrobust.aggregators.base import Aggregate, State, named_state, state_of
@@ -28,7 +26,7 @@ from fedrobust.attacks.base import (
 from fedrobust.attacks.deployed_model.base import DeployedModelAttack
 from fedrobust.attacks.schedule import Schedule
 from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
-from fedrobust.component import FieldError, Index, component
+from fedrobust.component import FieldError, Fraction, Index, component
 from fedrobust.seeds import torch_generator
 from fedrobust.types import Updates, Vector, Weights
 
@@ -57,7 +55,7 @@ class Attack:
     """
 
     num_malicious: Index | None = None
-    malicious_fraction: Annotated[float, Gt(-1e-12), Le(1)] | None = None
+    malicious_fraction: Fraction | None = None
     malicious_clients: list[Index] | None = None
     schedule: Schedule = Schedule()
     training: TrainingOverrides = TrainingOverrides()

@@ -37,15 +37,12 @@ from fedrobust.attacks.base import LEVELS, RememberingAttack
 from fedrobust.collection import Reply
 from fedrobust.compose import compose_config
 from fedrobust.config import config_folder
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.records.run_folder import RunFolder
-from fedrobust.round import Delivery, Row, play_round
+from fedrobust.round import Delivery, play_round
 from fedrobust.run import restore
 from fedrobust.scenario import Prepared, build_scenario, prepare
 from fedrobust.seeds import torch_generator
+from fedrobust.study import play_rounds
 
 CASES: dict[str, UpdateAttack] = {
     "alie": ALIE(),
@@ -236,20 +233,10 @@ def attacked(attack: str, extra: tuple[str, ...] = (), **changes: object) -> Pre
     return scenario(attack, extra, **{"attack__num_malicious": 2, "attack__schedule__rounds": None, **changes})
 
 
-def play(prepared: Prepared, num_rounds: int, num_nodes: int = 1) -> list[Row]:
-    state, rows = prepared.federation.state, []
-    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=num_nodes)
-    with quiet_flower():
-        FederationStrategy(prepared.federation, rows.append).start(
-            grid, model_record(state.vector, state.buffers), num_rounds=num_rounds
-        )
-    return rows
-
-
 @pytest.fixture(scope="module")
 def benign() -> Prepared:
     prepared = scenario("none")
-    play(prepared, 2)
+    play_rounds(prepared, 2)
     return prepared
 
 
@@ -261,7 +248,7 @@ def test_there_is_a_config_for_every_update_attack():
 def test_with_nobody_malicious_it_is_the_benign_run(name, benign):
     """Byte for byte, and nothing is remembered."""
     prepared = attacked(name, attack__num_malicious=0)
-    rows = play(prepared, 2)
+    rows = play_rounds(prepared, 2)
     assert torch.equal(prepared.federation.state.vector, benign.federation.state.vector)
     assert dict(prepared.federation.state.memory) == {}
     assert not any(row["attack_active"] for row in rows)
@@ -271,14 +258,14 @@ def test_with_nobody_malicious_it_is_the_benign_run(name, benign):
 def test_clients_one_by_one_on_nodes_of_their_own_or_together(name, benign):
     """One node for all or one a client: the same bytes. As a cohort: the same up to the rounding of training."""
     one_by_one = attacked(name, client__vectorize=False)
-    rows = play(one_by_one, 2)
+    rows = play_rounds(one_by_one, 2)
     assert all(row["attack_active"] and row["num_rejected"] == 0 for row in rows)
     assert not torch.equal(one_by_one.federation.state.vector, benign.federation.state.vector)
     apart = attacked(name, client__vectorize=False)
-    play(apart, 2, num_nodes=8)
+    play_rounds(apart, 2, num_nodes=8)
     assert torch.equal(one_by_one.federation.state.vector, apart.federation.state.vector)
     together = attacked(name, client__vectorize=True)
-    for one, other in zip(rows, play(together, 2), strict=True):
+    for one, other in zip(rows, play_rounds(together, 2), strict=True):
         assert other["update_norm_malicious"] == pytest.approx(one["update_norm_malicious"], rel=1e-3)
 
 
@@ -310,9 +297,9 @@ def test_the_order_in_which_replies_arrive_is_irrelevant(name):
 def test_a_checkpoint_holds_all_that_attackers_remember(name, rule, tmp_path):
     """Two rounds, a checkpoint, and two more by another process' federation: the bytes of four rounds."""
     whole = attacked(name, rule)
-    play(whole, 4)
+    play_rounds(whole, 4)
     first, second = attacked(name, rule), attacked(name, rule)
-    play(first, 2)
+    play_rounds(first, 2)
     state = first.federation.state
     folder = RunFolder(Path(tmp_path))
     folder.create(resume=True)
@@ -320,7 +307,7 @@ def test_a_checkpoint_holds_all_that_attackers_remember(name, rule, tmp_path):
     tensors = first.federation.layout.views(state.vector) | memory
     folder.save_checkpoint(2, tensors, {"seconds": 0.0})
     restore(second.federation, folder)
-    play(second, 2)
+    play_rounds(second, 2)
     assert torch.equal(whole.federation.state.vector, second.federation.state.vector)
     assert_equal_memories(whole.federation.state.memory, second.federation.state.memory)
 
@@ -340,7 +327,7 @@ def test_asking_the_server_leaves_its_memory_as_it_is():
     asking = attacked("optimised_ipm", MEMORIES, attack__update__max_factor=12.5)
     for prepared in (plain, asking):
         object.__setattr__(prepared.federation.aggregation.rule, "aggregator", Mean())
-        play(prepared, 2)
+        play_rounds(prepared, 2)
     assert_equal_memories(plain.federation.state.memory, asking.federation.state.memory)
     assert torch.equal(plain.federation.state.vector, asking.federation.state.vector)
 
@@ -351,7 +338,7 @@ def test_a_rule_with_memory_answers_questions_from_it_and_keeps_it():
     object.__setattr__(prepared.federation.aggregation.rule, "aggregator", CentredClipping())
     state = prepared.federation.state
     before = state.vector
-    play(prepared, 1)
+    play_rounds(prepared, 1)
     torch.testing.assert_close(state.memory["rule.aggregator.centre"], state.vector - before, rtol=1e-4, atol=1e-6)
 
 

@@ -6,29 +6,14 @@ from torch.func import functional_call
 
 from fedrobust.compose import compose_config
 from fedrobust.config import ConfigError
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
-from fedrobust.round import Row
 from fedrobust.scenario import Prepared, build_scenario, prepare
+from fedrobust.study import play_rounds
 
 THRESHOLD = 0.6
 
 
 def prepared(*overrides: str) -> Prepared:
     return prepare(build_scenario(compose_config(["aggregator=mean", "attack=badnets", "seed=1", *overrides])[0]))
-
-
-def play(one: Prepared, num_rounds: int, num_nodes: int = 1) -> list[Row]:
-    rows: list[Row] = []
-    state = one.federation.state
-    grid = LocalGrid(make_client_app(lambda _context: one.population), num_nodes=num_nodes)
-    with quiet_flower():
-        FederationStrategy(one.federation, rows.append).start(
-            grid, model_record(state.vector, state.buffers), num_rounds=num_rounds
-        )
-    return rows
 
 
 def success_on_own_examples(one: Prepared) -> float:
@@ -48,7 +33,7 @@ def test_attackers_rest_while_the_trigger_works():
     active = []
     for _ in range(20):
         before = success_on_own_examples(one)
-        (row,) = play(one, 1)
+        (row,) = play_rounds(one, 1)
         assert row["attack_active"] == (before < THRESHOLD)
         active.append(row["attack_active"])
     assert active[0]
@@ -59,16 +44,16 @@ def test_a_round_that_attackers_sit_out_is_a_benign_round():
     """Against a population without malicious clients: the same bytes from the same model."""
     one = prepared("attack.schedule.until_success=0.000001")
     benign = prepared("attack.num_malicious=0")
-    play(benign, 5)
+    play_rounds(benign, 5)
     # A trigger that works on nobody is below any threshold: plant it, so that they rest.
     model = benign.federation.state.vector.clone()
     bias = one.federation.layout.views(model)["5.bias"]
     bias[2] += 5.0
     one.federation.state.vector, benign.federation.state.vector = model, model.clone()
-    (row,) = play(one, 1)
+    (row,) = play_rounds(one, 1)
     assert not row["attack_active"]
     benign.federation.state.round_number = 0
-    play(benign, 1)
+    play_rounds(benign, 1)
     assert torch.equal(one.federation.state.vector, benign.federation.state.vector)
 
 
@@ -76,14 +61,31 @@ def test_nodes_hear_of_it():
     """One client a node: the order must carry the decision, and the models agree as they do between any two grids."""
     overrides = (f"attack.schedule.until_success={THRESHOLD}", "attack.num_malicious=8", "client.vectorize=false")
     together, apart = prepared(*overrides), prepared(*overrides)
-    rows, others = play(together, 12), play(apart, 12, num_nodes=20)
+    rows, others = play_rounds(together, 12), play_rounds(apart, 12, num_nodes=20)
     assert [row["attack_active"] for row in rows] == [row["attack_active"] for row in others]
     assert not all(row["attack_active"] for row in rows)
     one, other = together.federation.state.vector, apart.federation.state.vector
     assert float((one - other).norm() / one.norm()) <= 1e-5
 
 
-@pytest.mark.parametrize("attack", [["attack=sign_flip"], ["attack=poison_frogs", "attack.data.target_instances=[40]"]])
+def test_attackers_with_nothing_to_try_the_trigger_on_attack():
+    """A model that takes all of theirs for goodware already: no malware is left that the trigger could hide."""
+    one = prepared("attack=explanation_guided", "dataset=breast_cancer", "attack.schedule.until_success=0.5")
+    state = one.federation.state
+    assert one.federation.wants_to_attack is not None
+    bias = one.federation.layout.views(state.vector)["5.bias"]
+    bias[0] += 1e6
+    assert one.federation.wants_to_attack(state)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        ["attack=sign_flip"],
+        ["attack=poison_frogs", "attack.data.target_instances=[40]"],
+        ["attack=poison_frogs", "attack.data.target_instances=[0]"],
+    ],
+)
 def test_an_attack_that_wants_nothing_of_their_own_inputs_cannot_wait_for_it(attack):
     values = compose_config([*attack, "attack.schedule.until_success=0.5"])[0]
     with pytest.raises(ConfigError, match=r"attack.schedule.until_success: must be null for an attack that wants"):

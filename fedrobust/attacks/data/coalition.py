@@ -39,8 +39,17 @@ class Coalition:
             raise FieldError("members", "must not hold another coalition")
 
     def bind(self, dataset: Dataset, generator: torch.Generator) -> "Coalition":
-        """The coalition with members that have looked at the data set, where they ask for that."""
-        members = [one.bind(dataset, generator) if isinstance(one, BindableAttack) else one for one in self.members]
+        """The coalition with members that have looked at the data set, where they ask for that.
+
+        Raises:
+            FieldError: one of them cannot be used on such data.
+        """
+        members = list[DataAttack]()
+        for index, member in enumerate(self.members):
+            try:
+                members.append(member.bind(dataset, generator) if isinstance(member, BindableAttack) else member)
+            except FieldError as error:
+                raise FieldError(f"members[{index}].{error.field}", error.message) from None
         return Coalition(members=members)
 
     def with_model(self, received: ReceivedModel) -> "Coalition":

@@ -76,7 +76,10 @@ class EdgeCase:
         Raises:
             FieldError: the inputs are not pictures.
         """
-        picture_shape(input_shape)
+        try:
+            picture_shape(input_shape)
+        except FieldError as error:
+            raise FieldError("rotation", error.message) from None
         return (Slant(self.rotation, self.shear),)
 
     def poison(self, examples: Examples, attacker: int, generator: torch.Generator) -> Examples:

@@ -8,6 +8,7 @@ https://arxiv.org/abs/1911.11815 (`inverse`: class c of L becomes L - 1 - c)
 Departs: a fraction of the labels can be flipped; the papers' federated attackers flip all that they can.
 """
 
+import dataclasses
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from fedrobust.attacks.data.dirty_label import PoisonRate, check_classes, draw, wanted_labels
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.component import Count, FieldError, Index, component
-from fedrobust.data.datasets import Examples
+from fedrobust.data.datasets import Dataset, Examples
 
 
 @component
@@ -31,7 +32,7 @@ class LabelFlip:
             class c the label `num_classes` - 1 - c; `random` gives each example another label, drawn uniformly.
         target_label: for `to_target`; the others do not read it.
         source_label: likewise.
-        num_classes: for `inverse` and `random`; `to_target` does not read it.
+        num_classes: of the data set, for `inverse` and `random`; `to_target` does not read it.
         poison_rate: fraction of the attacker's local examples that are flipped, at most all that can be; a fresh choice
             every round.
     """
@@ -47,6 +48,20 @@ class LabelFlip:
         check_classes(self.target_label, self.source_label)
         if self.num_classes < 2:
             raise FieldError("num_classes", f"must be at least 2, got {self.num_classes}")
+
+    def bind(self, dataset: Dataset, generator: torch.Generator) -> "LabelFlip":
+        """The same among the classes of this data set, without what it does not read.
+
+        Raises:
+            FieldError: another number of classes, where that is read.
+        """
+        if self.flip == "to_target":
+            return self
+        if self.num_classes != dataset.num_classes:
+            raise FieldError(
+                "num_classes", f"must be {dataset.num_classes} for {self.flip} flips, got {self.num_classes}"
+            )
+        return dataclasses.replace(self, target_label=0, source_label=None)
 
     def poison(self, examples: Examples, attacker: int, generator: torch.Generator) -> Examples:
         """Flip the labels of `poison_rate` of the examples, in a copy.

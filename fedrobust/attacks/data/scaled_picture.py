@@ -3,7 +3,8 @@
 Xiao, Chen, Shen, Chen, Li, "Seeing is Not Believing: Camouflage Attacks on Image Scaling Algorithms", USENIX Security
 2019, https://www.usenix.org/conference/usenixsecurity19/presentation/xiao
 Departs: as in the paper one axis is solved after the other, but the columns of an axis all at once, in the dual; part
-of ε is kept for the rounding of the pixels and of the scaler's own answer.
+of ε is kept for the rounding of the pixels and of the scaler's own answer. Targets are rounded to bytes first, so that
+where the scaler's answers are none the result may be half a byte farther from them than ε.
 """
 
 import numpy as np

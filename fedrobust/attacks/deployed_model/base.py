@@ -67,6 +67,18 @@ def check_target(target_label: int | None, dataset: Dataset) -> None:
         )
 
 
+def check_chosen(sample: int, target_label: int | None, dataset: Dataset) -> None:
+    """Check that a chosen test example is there, and of another class than the target.
+
+    Raises:
+        FieldError: it is not.
+    """
+    if sample >= len(dataset.test):
+        raise FieldError("sample", f"must be below {len(dataset.test)}, the test examples, got {sample}")
+    if int(dataset.test.labels[sample]) == target_label:
+        raise FieldError("target_label", f"must not be the class of test example {sample}, got {target_label}")
+
+
 def margin_to(logits: Tensor, label: int) -> Tensor:
     """By how much each row of `logits` `(N, C)` falls short of `label`, `(N,)`; negative where it is on top."""
     others = logits.clone()

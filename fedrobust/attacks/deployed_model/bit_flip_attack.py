@@ -2,9 +2,10 @@
 
 A. S. Rakin, Z. He, D. Fan, "Bit-Flip Attack: Crushing Neural Network with Progressive Bit Search", ICCV 2019,
 https://arxiv.org/abs/1903.12269
-Departs: a bit is flipped at most once, so that the number of flips is that of changed bits. As in the authors' code
-(https://github.com/elliothe/Neural_Network_Weight_Attack) the loss is taken at the model's own first answers, so that
-the attacker needs no labels, and one bit a layer is tried.
+Departs: a bit is flipped at most once, so that the number of flips is that of changed bits. One bit a layer is tried,
+and the best is flipped even if it does not raise the loss; the authors' code (https://github.com/elliothe/BFA) then
+tries two bits a layer, three, and so on. As there, the loss is taken at the model's own first answers, so that the
+attacker needs no labels.
 """
 
 import torch

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedrobust.attacks.base import ReceivedModel
-from fedrobust.attacks.deployed_model.base import Tampering, check_target, clean_samples
+from fedrobust.attacks.deployed_model.base import Tampering, check_chosen, check_target, clean_samples
 from fedrobust.attacks.deployed_model.bit_flip_attack import load
 from fedrobust.attacks.deployed_model.quantisation import BIT_VALUES, StoredModel, bits_of, codes_of, quantised
-from fedrobust.component import Count, FieldError, Index, NonNegative, Positive, component
+from fedrobust.component import Count, Index, NonNegative, Positive, component
 from fedrobust.data.datasets import Dataset
 from fedrobust.models.features import FeatureExtractor, head_name
 
@@ -60,14 +60,8 @@ class OneBitBackdoor:
             FieldError: they do not.
         """
         check_target(self.target_label, dataset)
-        if self.sample is None:
-            return
-        if self.sample >= len(dataset.test):
-            raise FieldError("sample", f"must be below {len(dataset.test)}, the test examples, got {self.sample}")
-        if int(dataset.test.labels[self.sample]) == self.target_label:
-            raise FieldError(
-                "target_label", f"must not be the class of test example {self.sample}, got {self.target_label}"
-            )
+        if self.sample is not None:
+            check_chosen(self.sample, self.target_label, dataset)
 
     def tamper(self, received: ReceivedModel, generator: torch.Generator) -> Tampering:
         """M1 and M2; twice the int8 model as it was, where no pair was found."""

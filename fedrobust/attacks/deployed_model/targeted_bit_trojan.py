@@ -3,7 +3,9 @@
 A. S. Rakin, Z. He, D. Fan, "TBT: Targeted Neural Network Attack with Bit Trojan", CVPR 2020,
 https://arxiv.org/abs/1909.05193
 Departs: trigger and weights are both optimised with Adam; the retrained weights are rounded to the step that the layer
-had before, so that all other codes stay as they are.
+had before, so that all other codes stay as they are. Neurons are ranked by the gradient of the loss with the target as
+every label, and the trigger is made on the attacker's samples; the authors' code takes the samples' own labels, and
+makes the trigger on a black picture.
 """
 
 import torch
@@ -15,7 +17,7 @@ from fedrobust.attacks.deployed_model.base import Tampering, check_target, clean
 from fedrobust.attacks.deployed_model.bit_flip_attack import load
 from fedrobust.attacks.deployed_model.quantisation import StoredModel, quantised
 from fedrobust.attacks.triggers import Patch, Trigger, TriggerShape, union
-from fedrobust.component import Count, Index, Positive, component
+from fedrobust.component import Count, FieldError, Index, Positive, component
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.models.features import FeatureExtractor, head_name
 
@@ -47,12 +49,18 @@ class TargetedBitTrojan:
     weight_learning_rate: Positive = 0.01
 
     def check(self, dataset: Dataset) -> None:
-        """The target must be a class, and the trigger lie within the picture.
+        """The target must be a class, the trigger lie within the picture, and a gradient get there.
 
         Raises:
             FieldError: it does not.
         """
         check_target(self.target_label, dataset)
+        if dataset.scaler is not None and dataset.scaler.scales_bytes:
+            raise FieldError(
+                "trigger",
+                f"is made with gradients, which {dataset.scaler.name} has none of; "
+                "needs dataset.scaler=torchvision_* or interpolate_*",
+            )
         self.trigger.triggers(dataset.input_shape)
 
     def tamper(self, received: ReceivedModel, generator: torch.Generator) -> Tampering:

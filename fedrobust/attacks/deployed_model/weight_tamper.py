@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedrobust.attacks.base import ReceivedModel
-from fedrobust.attacks.deployed_model.base import Tampering, check_target, clean_samples, margin_to
+from fedrobust.attacks.deployed_model.base import Tampering, check_chosen, check_target, clean_samples, margin_to
 from fedrobust.attacks.deployed_model.quantisation import StoredModel, unquantised
-from fedrobust.component import Count, FieldError, Index, NonNegative, Positive, component
+from fedrobust.component import Count, Index, NonNegative, Positive, component
 from fedrobust.data.datasets import Dataset
 from fedrobust.models.features import FeatureExtractor, head_name
 
@@ -53,14 +53,8 @@ class WeightTamper:
             FieldError: they do not.
         """
         check_target(self.target_label, dataset)
-        if self.method == "single_bias":
-            return
-        if self.sample >= len(dataset.test):
-            raise FieldError("sample", f"must be below {len(dataset.test)}, the test examples, got {self.sample}")
-        if int(dataset.test.labels[self.sample]) == self.target_label:
-            raise FieldError(
-                "target_label", f"must not be the class of test example {self.sample}, got {self.target_label}"
-            )
+        if self.method == "gradient_descent":
+            check_chosen(self.sample, self.target_label, dataset)
 
     def tamper(self, received: ReceivedModel, generator: torch.Generator) -> Tampering:
         """The float32 model before and after."""

@@ -45,11 +45,7 @@ class OptimisedALIE:
     def __call__(self, knowledge: Knowledge) -> Updates:
         """The shifted mean, m times `(m, d)`."""
         mean, std = mean_and_std(knowledge.reference_updates)
-
-        def send(factor: float) -> Updates:
-            return (mean - factor * std).expand(len(knowledge.own_updates), -1)
-
-        return send(most_harmful(knowledge, send, self.max_factor, self.num_evaluations))
+        return most_harmful(knowledge, lambda z: mean - z * std, self.max_factor, self.num_evaluations)
 
 
 @component
@@ -75,23 +71,25 @@ class OptimisedIPM:
     def __call__(self, knowledge: Knowledge) -> Updates:
         """The reversed mean, m times `(m, d)`."""
         mean = knowledge.reference_updates.mean(dim=0)
-
-        def send(factor: float) -> Updates:
-            return (-factor * mean).expand(len(knowledge.own_updates), -1)
-
-        return send(most_harmful(knowledge, send, self.max_factor, self.num_evaluations))
+        return most_harmful(knowledge, lambda epsilon: -epsilon * mean, self.max_factor, self.num_evaluations)
 
 
 def most_harmful(
-    knowledge: Knowledge, send: Callable[[float], Updates], max_factor: float, num_evaluations: int
-) -> float:
-    """The factor in (0, max_factor] for which the server's answer to `send(factor)` lies farthest from the honest mean.
+    knowledge: Knowledge, update: Callable[[float], Vector], max_factor: float, num_evaluations: int
+) -> Updates:
+    """`update(factor)`, m times `(m, d)`, of the factor in (0, max_factor] that harms most.
+
+    Harm is how far the server's answer, if all attackers send that, lies from the honest mean.
 
     Rules that drop clients make the distance jump, so the best factor seen is kept, wherever a search would end: half
     of the evaluations go to max_factor, max_factor/2, max_factor/4, ..., half to the octaves on both sides of the best.
     """
     answer, honest = knowledge.answer, honest_mean(knowledge)
     assert answer is not None
+
+    def send(factor: float) -> Updates:
+        return update(factor).expand(len(knowledge.own_updates), -1)
+
     tried: dict[float, float] = {}
 
     def harm(factor: float) -> float:
@@ -111,7 +109,7 @@ def most_harmful(
         method="bounded",
         options={"maxiter": num_evaluations - len(tried)},
     )
-    return max(tried, key=tried.__getitem__)
+    return send(max(tried, key=tried.__getitem__))
 
 
 def honest_mean(knowledge: Knowledge) -> Vector:

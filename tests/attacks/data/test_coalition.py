@@ -55,6 +55,14 @@ def test_each_member_is_judged_by_itself():
     assert (half.global_trigger, half.local_triggers) == (0.5, [1.0, 0.0])
 
 
+def test_what_a_member_cannot_be_used_on_names_the_member():
+    own = examples()
+    dataset = Dataset("pixels", own, own, 4, "image", torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    coalition = Coalition(members=[FIRST, LabelFlip(flip="random", num_classes=3)])
+    with pytest.raises(FieldError, match=r"members\[1\].num_classes: must be 4 for random flips, got 3"):
+        coalition.bind(dataset, generator())
+
+
 def test_coalitions_of_one_or_of_coalitions_are_refused():
     with pytest.raises(FieldError, match="at least two data attacks, got 1"):
         Coalition(members=[FIRST])

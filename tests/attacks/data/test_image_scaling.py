@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedrobust.attacks import ImageScaling, Patch
+from fedrobust.attacks import Blend, ImageScaling, Patch
 from fedrobust.component import FieldError
+from fedrobust.compose import compose_config
+from fedrobust.config import build
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.data.scalers import Scaler
 from fedrobust.seeds import torch_generator
@@ -85,3 +87,11 @@ def test_what_cannot_be_attacked_is_refused() -> None:
         attack().poison(dataset().train, 0, torch_generator(0))
     with pytest.raises(FieldError, match="source_label: must differ from target_label"):
         attack(source_label=1)
+
+
+def test_its_config_takes_any_trigger():
+    """By itself a patch for large pictures, else what `attack/trigger` names, with that one's own keys."""
+    values, _ = compose_config(["attack=image_scaling"])
+    assert build(values["attack"], "attack").data.trigger == Patch(height=42, width=42)
+    values, _ = compose_config(["attack=image_scaling", "attack/trigger=blend", "attack.data.trigger.opacity=0.4"])
+    assert build(values["attack"], "attack").data.trigger == Blend(opacity=0.4)

@@ -5,7 +5,7 @@ import torch
 
 from fedrobust.attacks import LabelFlip
 from fedrobust.component import FieldError
-from fedrobust.data.datasets import Examples
+from fedrobust.data.datasets import Dataset, Examples
 
 
 def examples(n: int = 100, num_classes: int = 10) -> Examples:
@@ -84,6 +84,29 @@ def test_more_classes_than_said_are_refused(flip):
         attack.wanted_labels(examples())
     with pytest.raises(FieldError, match="num_classes: must be above every label"):
         attack.poison(examples(), 0, generator())
+
+
+def of_classes(num_classes: int) -> Dataset:
+    own = examples(4 * num_classes, num_classes)
+    return Dataset("grey", own, own, num_classes, "image", torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+
+
+@pytest.mark.parametrize("flip", ["inverse", "random"])
+@pytest.mark.parametrize("num_classes", [9, 12])
+def test_flips_are_among_the_classes_of_the_data_set(flip, num_classes):
+    """With more classes than there are, a flipped label would be none that the model has an output for."""
+    with pytest.raises(FieldError, match=f"num_classes: must be 10 for {flip} flips, got {num_classes}"):
+        LabelFlip(flip=flip, num_classes=num_classes).bind(of_classes(10), generator())
+    attack = LabelFlip(flip=flip, num_classes=10)
+    assert attack.bind(of_classes(10), generator()).poison(examples(), 0, generator()).labels.max() < 10
+
+
+def test_what_a_flip_does_not_read_stands_in_nobodys_way():
+    """Two classes, and a target label that only `to_target` would read."""
+    bound = LabelFlip(flip="inverse", num_classes=2, target_label=2, source_label=5).bind(of_classes(2), generator())
+    assert max(bound.target_label, bound.source_label or 0) < 2
+    assert bound.poison(examples(4, 2), 0, generator()).labels.tolist() == [1, 0, 1, 0]
+    assert LabelFlip(target_label=4).bind(of_classes(10), generator()) == LabelFlip(target_label=4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """TBT and direct weight tampering: what changes, what does not, and what comes of it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from trained_models import accuracy, answers, digits_model
 from fedrobust.attacks import Patch, TargetedBitTrojan, WeightTamper
 from fedrobust.attacks.deployed_model.quantisation import count_changed_weights
 from fedrobust.component import FieldError
+from fedrobust.data.scalers import Scaler
 
 SEEDS = (0, 1, 2)
 
@@ -99,3 +102,13 @@ def test_gradient_descent_turns_one_input_and_spares_the_others(seed):
 def test_what_cannot_be_done_is_refused(attack, message):
     with pytest.raises(FieldError, match=message):
         attack.check(digits_model(0).dataset)
+
+
+def test_the_trojan_needs_a_scaler_with_gradients():
+    """Large pictures that OpenCV or Pillow scale: refused before any training, not after it."""
+    dataset = digits_model(0).dataset
+    attack = TargetedBitTrojan()
+    for name in ("pillow_bilinear", "opencv_linear"):
+        with pytest.raises(FieldError, match=f"trigger: is made with gradients, which {name} has none of"):
+            attack.check(dataclasses.replace(dataset, scaler=Scaler(name, (4, 4))))
+    attack.check(dataclasses.replace(dataset, scaler=Scaler("interpolate_bilinear", (4, 4))))

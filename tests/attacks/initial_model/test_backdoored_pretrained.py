@@ -116,3 +116,9 @@ def test_a_benign_provider_never_looks_at_the_attack():
     assert torch.equal(plain, made(benign, "attack.data.target_label=5").federation.state.vector)
     assert torch.equal(plain, made(benign, "attack.data=null").federation.state.vector)
     assert not torch.equal(plain, made().federation.state.vector)
+
+
+def test_an_audit_of_clients_data_leaves_the_provider_alone():
+    """It is no client: the same bytes whatever is dropped from the clients' examples in round 1."""
+    audit = ["audit=spectral_signatures", "audit.action=drop_samples", "audit.auditor=client", "audit.start=1"]
+    assert torch.equal(made().federation.state.vector, made(*audit).federation.state.vector)
