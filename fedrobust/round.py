@@ -28,7 +28,7 @@ from fedrobust.evaluation.attack_success import measure_attack_success
 from fedrobust.evaluation.audit import client_figures, data_figures, model_figures
 from fedrobust.evaluation.detection import measure_detection
 from fedrobust.evaluation.predictor import Predictor
-from fedrobust.parameters import ParameterLayout, average_buffers
+from fedrobust.parameters import ParameterLayout, average_buffers, clone_buffers
 from fedrobust.server import Server
 from fedrobust.types import Buffers, UnusableUpdatesError, Vector
 from fedrobust.watermarks.embedding import Mark
@@ -155,7 +155,8 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
 
     # 5. Pre-aggregators and the rule answer, the server's optimiser makes a step of it. Without updates, or with too
     # few for the rule, the model stays as it is.
-    aggregate, refusal = None, None
+    aggregate = None
+    refusal = None if asked else f"no client is left to ask: the audit has excluded {len(excluded)}"
     if collected.clients:
         weights = server.weigh(collected.num_examples)
         context = RoundContext(collected.clients, round_number, federation.seed, state.memory, root_update)
@@ -225,6 +226,7 @@ def play_audit(
         figures["unlearnt"] = unlearnt is not None
         if unlearnt is not None:
             state.vector = federation.layout.flatten(unlearnt.module).to(state.vector)
+            state.buffers = clone_buffers(unlearnt.module)
     if federation.on_report is not None and (shown := report or finding) is not None:
         federation.on_report(order.round_number, shown)
     state.memory = {**state.memory, **named_state(_AUDIT, memory)}

@@ -107,6 +107,24 @@ class DataAudit(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedAudit(Protocol):
+    """An audit that can tell beforehand what it cannot read."""
+
+    def check(self, model: AuditedModel, examples: Examples, clean: Examples) -> None:
+        """Look whether the audit can work, which takes a fraction of its time; nothing is changed.
+
+        Args:
+            model: any of the architecture, trained or not.
+            examples: one that is like those to be audited will do.
+            clean: those that the auditor trusts.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        ...
+
+
 class ModelReport(Protocol):
     """What a model audit found, label by label."""
 

@@ -22,6 +22,16 @@ DATA_AUDITS = {
     "frequency": "which pictures of --data have a trigger's spectrum? (needs --clean; no model)",
     "strip": "which pictures of --data keep their class whatever is blended in? (needs --clean)",
 }
+_OPTION_OF = {
+    "clean": ("frequency", "strip"),
+    "quick": ("neural_cleanse",),
+    "unlearn": ("neural_cleanse",),
+    "set": ("neural_cleanse", *DATA_AUDITS),
+    "expect": ("weight_hash",),
+    "owner": ("watermark",),
+    "unmarked": ("watermark",),
+}
+"""Options that some audits have no use for."""
 DEFAULT_EXAMPLES, QUICK_EXAMPLES = 500, 100
 
 _EPILOG = """\
@@ -54,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.model is None and options.audit != "frequency":
         parser.error(f"MODEL is needed for {options.audit}")
+    for name, audits in _OPTION_OF.items():
+        if getattr(options, name) and options.audit not in audits:
+            parser.error(f"--{name} is for {' or '.join(audits)}, not for {options.audit}")
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out must be a folder, got {options.out}")
     # As the command `fedrobust` does, before torch is imported: no threads that spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -70,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             found = audit_data(options, _reading(options))
         print(f"written to {options.out} in {time.perf_counter() - started:.0f} s")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"fedrobust-audit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -136,8 +151,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a random choice of the pictures (default: {DEFAULT_EXAMPLES} for neural_cleanse, else all)",
     )  # fmt: skip
     how.add_argument(
-        "--quick", action="store_true", help="few steps and pictures, to see that everything fits together"
-    )
+        "--quick", action="store_true",
+        help="neural_cleanse: few steps and pictures, to see that everything fits together",
+    )  # fmt: skip
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     how.add_argument("--data-root", type=Path, metavar="DIR", help="where the data set of a run lies")
     how.add_argument(
@@ -154,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "--owner", type=Path, metavar="RUNFOLDER", help="watermark: a run with a watermark, such as one's own"
     )
     how.add_argument(
-        "--unmarked", type=Path, nargs="+", default=[], metavar="FILE",
+        "--unmarked", type=Path, nargs="+", default=[], metavar="MODEL",
         help="watermark: unmarked models of the same task, needed unless its labels are drawn at random",
     )  # fmt: skip
     return parser

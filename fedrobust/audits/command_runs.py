@@ -36,7 +36,11 @@ TARGETS = {
     "frequency": "fedrobust.audits.data.FrequencyDetector",
     "strip": "fedrobust.audits.data.Strip",
 }
-PARTS = {"inversion": "fedrobust.audits.model.TriggerInversion"}
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    "inversion": {"_target_": "fedrobust.audits.model.TriggerInversion"},
+    "training": {"_target_": "fedrobust.clients.local_training.LocalTraining", "num_epochs": 10},
+}
+"""Of audits, with what they have by default where it is not the component's own."""
 QUICK_CHECKS = 20
 _LOW_ACCURACY = 0.5
 
@@ -108,7 +112,9 @@ def audit_data(options: argparse.Namespace, reading: Reading) -> bool:
     clean = None
     if options.clean is not None:
         channels, height, width = examples.inputs.shape[1:]
-        clean = read_picture_folder(options.clean, (channels, height, width), None, options.seed).examples
+        clean = read_picture_folder(
+            options.clean, (channels, height, width), None, options.seed, option="--clean"
+        ).examples
     with spinner(f"auditing {len(examples)} pictures"):
         report = audit(examples, model, torch_generator(options.seed, "audit"), clean)
     print_classes(report, names)
@@ -155,7 +161,7 @@ def audit_hash(options: argparse.Namespace) -> bool:
         try:
             record = json.loads(options.expect.read_text("utf-8"))
             expected = WeightHash.from_json(record["weight_hash"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"--expect: must be a report.json of weight_hash, got {options.expect} ({reason})"
@@ -184,6 +190,8 @@ def audit_watermark(options: argparse.Namespace, reading: Reading) -> bool:
         raise ValueError(f"{owner}: {' '.join(str(error).split())}") from None
     if mark is None:
         raise ValueError(f"{owner}: must be a run with a watermark, got watermark=none")
+    if not options.unmarked and not mark.triggers.has_random_labels:
+        raise ValueError(f"--unmarked: must be given, as the triggers of {owner} do not have random labels")
     references = tuple(run.model(path) for path in options.unmarked)
     report = WatermarkOwnership(mark.triggers, references)(
         run.model(options.model), run.dataset.test, torch_generator(options.seed, "audit")
@@ -207,14 +215,29 @@ def _component(options: argparse.Namespace) -> Any:
     except Exception as error:  # what the YAML parser raises has no type in OmegaConf's terms
         raise ValueError(f"--set: cannot be read ({' '.join(str(error).split())})") from None
     assert isinstance(settings, dict)
-    parts = {key: {"_target_": PARTS[key], **value} for key, value in settings.items() if key in PARTS}
+    for key, part in {"": settings, **settings}.items():
+        if isinstance(part, Mapping) and "_target_" in part:
+            raise ValueError(f"--set: {f'{key}._target_'.lstrip('.')} cannot be set")
+    parts = {
+        key: {**PARTS[str(key)], **value}
+        for key, value in settings.items()
+        if key in PARTS and isinstance(value, Mapping)
+    }
     return build({"_target_": TARGETS[options.audit], **settings, **parts}, "--set")
 
 
 def _describe(subject: Subject) -> float:
-    """Say what is audited; returns the model's accuracy on it, which tells whether it was read rightly."""
+    """Say what is audited; returns the model's accuracy on it, which tells whether it was read rightly.
+
+    Raises:
+        ValueError: the model cannot read the examples.
+    """
     examples = subject.examples
-    predicted = subject.model.logits(examples.inputs).argmax(dim=1).cpu()
+    try:
+        predicted = subject.model.logits(examples.inputs).argmax(dim=1).cpu()
+    except RuntimeError as error:  # pooling that leaves nothing of them, say
+        size, reason = "x".join(map(str, examples.inputs.shape[1:])), " ".join(str(error).split())
+        raise ValueError(f"--input-size: must be one that the model can read, got {size} ({reason})") from None
     accuracy = float((predicted == examples.labels).double().mean())
     print(subject.description)
     print(f"{len(examples)} examples of {len(examples.labels.unique())} classes, accuracy {100 * accuracy:.1f} %")

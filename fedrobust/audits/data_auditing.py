@@ -95,6 +95,7 @@ class DataAuditing:
             generator = torch_generator(self.seed, "audit", round_number, client)
             try:
                 report = method(own.examples, model, generator, self.clean)
+                _check_judged(report)
             except ValueError as error:
                 flagged[client], reasons[client] = torch.zeros(len(own.examples), dtype=torch.bool), str(error)
                 continue
@@ -109,6 +110,17 @@ class DataAuditing:
         report = method(pool, model, torch_generator(self.seed, "audit", round_number), self.clean)
         shares = report.flagged.split([len(part) for part in parts])
         return DataFinding(dict(zip(data, shares, strict=True)), _truth(data), (report,), {})
+
+
+def _check_judged(report: DataReport) -> None:
+    """Check that an example was scored: a client whose classes are all too small is not innocent.
+
+    Raises:
+        ValueError: none was.
+    """
+    if bool(report.scores.isnan().all()):
+        largest = max(report.verdicts, key=lambda verdict: verdict.num_examples)
+        raise ValueError(f"no class was judged: {largest.reason}")
 
 
 def _truth(data: Mapping[int, OwnData]) -> dict[int, Tensor]:

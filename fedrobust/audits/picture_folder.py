@@ -27,7 +27,7 @@ class PictureFolder:
 
 
 def read_picture_folder(
-    folder: Path, input_shape: tuple[int, int, int], max_examples: int | None, seed: int
+    folder: Path, input_shape: tuple[int, int, int], max_examples: int | None, seed: int, option: str = "--data"
 ) -> PictureFolder:
     """Read the pictures below `folder`, scaled to `input_shape`.
 
@@ -36,6 +36,7 @@ def read_picture_folder(
         input_shape: (C, H, W); one channel reads them as grey, three as colours.
         max_examples: read a random choice of as many; `None` reads all.
         seed: of the choice.
+        option: what the command line calls the folder, for messages.
 
     Raises:
         ValueError: no such folder, no pictures in it, or one that cannot be read.
@@ -43,22 +44,22 @@ def read_picture_folder(
     from torchvision.datasets import ImageFolder  # takes seconds to import
 
     if not folder.is_dir():
-        raise ValueError(f"data: must be a folder with a subfolder of pictures for each class, got {str(folder)!r}")
+        raise ValueError(f"{option}: must be a folder with a subfolder of pictures for each class, got {str(folder)!r}")
     try:
         found = ImageFolder(str(folder))
     except FileNotFoundError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"data: must have a subfolder of pictures for each class ({reason})") from None
+        raise ValueError(f"{option}: must have a subfolder of pictures for each class ({reason})") from None
     chosen = torch.arange(len(found.samples))
     if max_examples is not None:
         chosen = torch.randperm(len(chosen), generator=torch_generator(seed, "pictures"))[:max_examples].sort().values
     samples = [found.samples[index] for index in chosen.tolist()]
-    pictures = torch.stack([_read(Path(path), input_shape) for path, _ in samples])
+    pictures = torch.stack([_read(Path(path), input_shape, option) for path, _ in samples])
     labels = torch.tensor([label for _, label in samples])
     return PictureFolder(Examples(pictures, labels), tuple(found.classes), tuple(Path(path) for path, _ in samples))
 
 
-def _read(path: Path, input_shape: tuple[int, int, int]) -> torch.Tensor:
+def _read(path: Path, input_shape: tuple[int, int, int], option: str) -> torch.Tensor:
     channels, height, width = input_shape
     try:
         with Image.open(path) as file:
@@ -67,5 +68,5 @@ def _read(path: Path, input_shape: tuple[int, int, int]) -> torch.Tensor:
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
             pixels = np.array(image, dtype=np.float32).reshape(height, width, channels) / 255
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"data: cannot read {str(path)!r} ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{option}: cannot read {str(path)!r} ({' '.join(str(error).split())})") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

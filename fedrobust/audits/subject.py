@@ -11,12 +11,12 @@ from torch import Tensor
 
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.model_files import load_model, read_weights
-from fedrobust.audits.picture_folder import read_picture_folder
+from fedrobust.audits.picture_folder import PictureFolder, read_picture_folder
 from fedrobust.component import FieldError
 from fedrobust.config import ConfigError, build
 from fedrobust.data.examples import Dataset, Examples
+from fedrobust.devices import select_device
 from fedrobust.models import Architecture
-from fedrobust.scenario import select_device
 from fedrobust.seeds import torch_generator
 
 _BUILT_GROUPS = ("dataset", "model", "watermark")
@@ -89,11 +89,7 @@ def read_files(path: Path, data: Path | None, reading: Reading) -> Subject:
     loaded = load_model(path, reading.architecture, reading.input_size)
     device = _device(reading.device)
     folder = read_picture_folder(data, loaded.input_shape, reading.max_examples, reading.seed)
-    if len(folder.class_names) > loaded.num_classes:
-        raise ValueError(
-            f"--data: must have at most {loaded.num_classes} subfolders, the classes of the model, "
-            f"got {len(folder.class_names)}"
-        )
+    _check_classes(folder, loaded.num_classes)
     default = (IMAGENET_MEAN, IMAGENET_STD) if loaded.is_torchvision else ((0.0,), (1.0,))
     mean = _per_channel("--mean", reading.mean or default[0], loaded.input_shape[0], device)
     std = _per_channel("--std", reading.std or default[1], loaded.input_shape[0], device)
@@ -125,6 +121,7 @@ def read_run(path: Path, data: Path | None, reading: Reading) -> Subject:
             raise ValueError(f"--data: is for models of pictures, and {dataset.name} has none")
         channels, height, width = dataset.input_shape
         folder = read_picture_folder(data, (channels, height, width), reading.max_examples, reading.seed)
+        _check_classes(folder, dataset.num_classes)
         return Subject(model, folder.examples, folder.class_names, folder.paths, description)
     order = torch.randperm(len(dataset.test), generator=torch_generator(reading.seed, "pictures"))
     examples = dataset.test.subset(order[: reading.max_examples]).to(torch.device("cpu"))
@@ -181,6 +178,14 @@ class RunSetting:
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
         return AuditedModel(module.eval().to(self.dataset.train.inputs.device), self.dataset.normalise)
+
+
+def _check_classes(folder: PictureFolder, num_classes: int) -> None:
+    if len(folder.class_names) > num_classes:
+        raise ValueError(
+            f"--data: must have at most {num_classes} subfolders, the classes of the model, "
+            f"got {len(folder.class_names)}"
+        )
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:

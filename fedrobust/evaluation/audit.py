@@ -44,7 +44,7 @@ def model_figures(report: ModelReport) -> dict[str, Any]:
 
 
 def client_figures(reputations: Tensor, excluded: Collection[int], malicious: Collection[int]) -> dict[str, Any]:
-    """Average suspicion of every client, who is excluded, and how well the averages tell the malicious from the rest.
+    """Average suspicion of every client, who is malicious, who is excluded, and how well the averages tell them apart.
 
     The AUC is of the receiver operating characteristic over all clients that were judged, `None` if these are all
     malicious or all benign.
@@ -55,6 +55,7 @@ def client_figures(reputations: Tensor, excluded: Collection[int], malicious: Co
     num_benign = len(reputations) - len(malicious)
     return {
         "reputations": _plain(reputations),
+        "malicious_clients": sorted(malicious),
         "client_auc": auc,
         "excluded_clients": sorted(excluded),
         "excluded_tpr": sum(client in malicious for client in excluded) / len(malicious) if malicious else None,

@@ -20,7 +20,8 @@ def save_report(folder: RunFolder, round_number: int, report: DataFinding | Mode
     path = folder.path / "audits" / f"round_{round_number:04d}.png"
     if not isinstance(report, DataFinding):
         return save_figure(report.plot(), path)
-    if len(report.reports) == 1 and len(report.flagged) > 1:  # one report of all clients
+    num_examples = sum(map(len, report.flagged.values()))
+    if len(report.flagged) > 1 and [len(one.flagged) for one in report.reports] == [num_examples]:  # one of all clients
         truth = torch.cat([report.is_poisoned[client] for client in report.flagged])
         return save_figure(report.reports[0].plot(truth), path)
     return _plot_own_audits(report, path)
@@ -31,8 +32,8 @@ def plot_client_audit(path: Path, rows: Sequence[Row]) -> Path | None:
     audits = [row["audit"] for row in rows if row.get("audit") and row["audit"].get("reputations")]
     if not audits:
         return None
-    malicious = {client for row in rows for client in row.get("malicious_clients", [])}
     last = audits[-1]
+    malicious = set(last["malicious_clients"])  # those who attacked, and those who were not yet to
     judged = [(value, client) for client, value in enumerate(last["reputations"]) if value is not None]
     judged.sort(key=lambda pair: -pair[0])
     values = [value for value, _ in judged]

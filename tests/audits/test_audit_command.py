@@ -17,10 +17,10 @@ from torch import nn
 from fedrobust.attacks import Pixels
 from fedrobust.attacks.data.dirty_label import poison_fraction
 from fedrobust.audits.command import main
-from fedrobust.audits.model_files import load_model, read_weights
+from fedrobust.audits.model_files import ModelFileError, load_model, read_weights
 from fedrobust.data.datasets import Dataset, Digits
 from fedrobust.models import MLP, ResNet18
-from fedrobust.seeds import seeded_initialisation, torch_generator
+from fedrobust.seeds import numpy_generator, seeded_initialisation, torch_generator
 
 MODEL = "--architecture mlp --input-size 8x8 --mean 0.3 --std 0.4"
 
@@ -29,6 +29,8 @@ MODEL = "--architecture mlp --input-size 8x8 --mean 0.3 --std 0.4"
 def files(tmp_path_factory) -> Path:
     """A backdoored model of digits (target 4) as `model.pt`, and 200 test pictures in `pictures/`."""
     folder = tmp_path_factory.mktemp("files")
+    from torchvision.models import squeezenet1_1
+
     dataset: Dataset = Digits().load(None, torch.device("cpu"))
     for number in range(200):
         place = folder / "pictures" / str(int(dataset.test.labels[number]))
@@ -46,6 +48,8 @@ def files(tmp_path_factory) -> Path:
             nn.functional.cross_entropy(model((examples.inputs[batch] - 0.3) / 0.4), examples.labels[batch]).backward()
             optimizer.step()
     torch.save(model.state_dict(), folder / "model.pt")
+    torch.save(squeezenet1_1(num_classes=10).state_dict(), folder / "squeezenet1_1.pt")
+    (folder / "odd.json").write_text('{"weight_hash": "0123"}')
     return folder
 
 
@@ -120,6 +124,29 @@ def test_a_pickle_with_code_is_refused_and_its_code_does_not_run(command, files,
     assert (tmp_path / "exploded").exists()
 
 
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+def test_a_damaged_file_is_refused_or_read_and_nothing_else(files, tmp_path, kind):
+    """Cut off, or with a few bytes changed, in 200 ways: tensors, or an error that says that there are none."""
+    weights = {"weight": torch.rand(3, 4), "bias": torch.rand(3)}
+    path = tmp_path / f"damaged.{'safetensors' if kind == 'safetensors' else 'pt'}"
+    if kind == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=kind == "zip")
+    whole, random = path.read_bytes(), numpy_generator(0, "damage")
+    refused = 0
+    for way in range(200):
+        damaged = np.frombuffer(whole, dtype=np.uint8).copy()
+        places = random.integers(len(whole), size=4)
+        damaged[places] = random.integers(256, size=4)
+        path.write_bytes(damaged[: places[0]].tobytes() if way % 2 else damaged.tobytes())
+        try:
+            assert all(isinstance(one, torch.Tensor) for one in read_weights(path).values())
+        except ModelFileError:  # any other error fails the test
+            refused += 1
+    assert refused >= 100
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -148,9 +175,21 @@ def test_a_pickle_with_code_is_refused_and_its_code_does_not_run(command, files,
          "did you mean threshold?"),
         ("{files}/model.pt --audit neural_cleanse --data {files}/pictures " + MODEL + " --set inversion.patience=0",
          "inversion.patience: "),
+        ("{files}/model.pt --audit neural_cleanse --data {files}/pictures " + MODEL + " --set inversion=3",
+         "inversion: "),
+        ("{files}/model.pt --audit neural_cleanse --data {files}/pictures " + MODEL + " --set _target_=os.system",
+         "--set: _target_ cannot be set"),
+        ("{files}/model.pt --audit neural_cleanse --data {files}/pictures " + MODEL
+         + " --set inversion._target_=os.system", "--set: inversion._target_ cannot be set"),
+        ("{files}/squeezenet1_1.pt --audit neural_cleanse --data {files}/pictures --architecture squeezenet1_1 "
+         "--input-size 8x8", "--input-size: must be one that the model can read, got 3x8x8 ("),
+        ("{files}/model.pt --audit activation_clustering --data {files}/pictures " + MODEL
+         + " --set training.num_epoch=3", "did you mean num_epochs?"),
         ("{files}/model.pt --audit strip --data {files}/pictures " + MODEL, "--clean: must be given for strip"),
+        ("{files}/model.pt --audit strip --data {files}/pictures --clean gone " + MODEL, "--clean: must be a folder"),
         ("{files}/pictures --audit neural_cleanse", "must be a run's folder, with config.yaml"),
         ("{files}/model.pt --audit weight_hash --expect {files}/model.pt", "--expect: must be a report.json"),
+        ("{files}/model.pt --audit weight_hash --expect {files}/odd.json", "--expect: must be a report.json"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_that_says_what_is_allowed(command, tmp_path, line, message):
@@ -165,7 +204,10 @@ def test_bad_input_is_one_line_that_says_what_is_allowed(command, tmp_path, line
 @pytest.mark.parametrize(
     "line",
     ["--audit neural_cleanse", "m.pt --audit nothing", "m.pt", "m.pt --audit strip --input-size 3by3",
-     "m.pt --audit strip --max-examples 0"],
+     "m.pt --audit strip --max-examples 0", "m.pt --audit strip --unlearn", "m.pt --audit strip --quick",
+     "m.pt --audit weight_hash --set layer=2", "m.pt --audit neural_cleanse --expect report.json",
+     "m.pt --audit watermark --clean pictures", "m.pt --audit strip --owner run",
+     "{files}/model.pt --audit weight_hash --out {files}/model.pt"],
 )  # fmt: skip
 def test_bad_options_are_errors_of_usage(command, line):
     code, _, err = command(line)
@@ -200,6 +242,26 @@ def test_pictures_are_audited_and_listed(command, files, tmp_path):
                        f"{MODEL} --set num_overlays=5 --out strip")  # fmt: skip
     assert code in (0, 1)
     assert (tmp_path / "strip" / "report.png").exists()
+
+
+def test_the_model_trained_without_clusters_can_be_set(command, tmp_path):
+    """What is not set is as the config has it: 10 epochs, not the training's own default of 1."""
+    line = "{files}/model.pt --audit activation_clustering --data {files}/pictures --set num_starts=2 " + MODEL
+    assert command(line + " --out default")[0] in (0, 1)
+    assert command(line + " --set training.num_epochs=10 --out same")[0] in (0, 1)
+    assert command(line + " --set training.momentum=0.9 --out other")[0] in (0, 1)
+    default, same, other = (
+        json.loads((tmp_path / name / "report.json").read_text())["classes"] for name in ("default", "same", "other")
+    )
+    assert default == same != other
+
+
+@pytest.mark.parametrize("audit", ["weight_hash", "spectral_signatures"])
+def test_a_folder_that_cannot_be_written_is_one_line(command, tmp_path, audit):
+    (tmp_path / "file").write_text("")
+    code, _, err = command(f"{{files}}/model.pt --audit {audit} --data {{files}}/pictures {MODEL} --out file/below")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("fedrobust-audit: ")
 
 
 def test_hash_is_made_and_verified(command, files, tmp_path):
@@ -244,6 +306,11 @@ def test_a_run_is_audited_from_its_folder_and_foreign_components_are_not_run(com
     assert code in (0, 1)
     assert "MLP on digits, 10 classes" in out
     assert json.loads((tmp_path / "audit" / "report.json").read_text())["num_examples"] == 100
+    for label in range(11):
+        (tmp_path / "eleven" / f"{label:02d}").mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "eleven" / f"{label:02d}" / "black.png")
+    code, _, err = command("run --audit activation_clustering --data eleven --out eleventh")
+    assert (code, "--data: must have at most 10 subfolders" in err) == (2, True)
     run.write_config(config.replace("fedrobust.models.MLP", "os.system"))
     code, _, err = command("run --audit neural_cleanse --quick --out foreign")
     assert code == 2
@@ -284,6 +351,9 @@ def test_a_watermark_is_found_in_a_copy_and_not_in_another_model(command, tmp_pa
     assert json.loads((tmp_path / "audit" / "report.json").read_text())["is_owner"] is True
     code, out, _ = command("other.safetensors --audit watermark --owner run --out other")
     assert (code, "does not carry the watermark" in out) == (0, True)
+    run.write_config(config.replace("num_examples: 20", "num_examples: 20, target_label: 0"))
+    code, _, err = command("copy.safetensors --audit watermark --owner run --out none")
+    assert (code, "--unmarked: must be given" in err) == (2, True)
     run.write_config(config.partition("watermark")[0])
     code, _, err = command("copy.safetensors --audit watermark --owner run --out none")
     assert (code, "must be a run with a watermark" in err) == (2, True)

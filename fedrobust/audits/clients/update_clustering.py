@@ -25,7 +25,8 @@ class UpdateClustering:
     """Suspect who is outside HDBSCAN's largest cluster of cosine distances: 1 outside, 0 in its core.
 
     In between is one minus the strength of membership. Where nobody forms a cluster, or there are fewer than
-    `min_cluster_size` clients, all have 1/2: nothing was learned.
+    `min_cluster_size` clients, all have 1/2: nothing was learned. So have the members of clusters that are the largest
+    together: which of them is the benign one, their sizes do not tell.
 
     Attributes:
         min_cluster_size: clients, at least 2.
@@ -52,6 +53,7 @@ class UpdateClustering:
         labels = torch.from_numpy(found.labels_).long()
         if bool((labels < 0).all()):
             return unknown
-        largest = int(torch.bincount(labels[labels >= 0]).argmax())
+        sizes = torch.bincount(labels[labels >= 0])
+        largest = (sizes == sizes.max()).nonzero().squeeze(1)
         strength = torch.from_numpy(found.probabilities_).double()
-        return torch.where(labels == largest, 1.0 - strength, 1.0)
+        return torch.where(torch.isin(labels, largest), 1.0 - strength if len(largest) == 1 else 0.5, 1.0)

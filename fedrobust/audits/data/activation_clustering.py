@@ -95,6 +95,14 @@ class ActivationClustering:
     training: LocalTraining = field(default_factory=lambda: LocalTraining(num_epochs=10))
     num_starts: Count = 100
 
+    def check(self, model: AuditedModel, examples: Examples, clean: Examples) -> None:
+        """Look whether there is the layer.
+
+        Raises:
+            ValueError: there is not.
+        """
+        model.features(examples.inputs, self.layer)
+
     def __call__(
         self,
         examples: Examples,
@@ -105,8 +113,8 @@ class ActivationClustering:
         """Score and flag; classes with fewer than 10 examples, or with features that are all equal, are not judged.
 
         Raises:
-            ValueError: no model, no such layer, features that are not finite, or a single class where the verdict is
-                by reclassification.
+            ValueError: no model, no such layer, features that are not finite, or, where the verdict is by
+                reclassification, a single class or training that diverges.
         """
         model = require_model(model, "ActivationClustering")
         labels = examples.labels.cpu()
@@ -196,7 +204,13 @@ class ActivationClustering:
         if not clustered:
             return {}
         kept, left_out = (examples.subset(rows.nonzero().squeeze(1)) for rows in (~smaller, smaller))
-        answers = retrain(model, kept, self.training, generator).logits(left_out.inputs).argmax(dim=1).cpu()
+        logits = retrain(model, kept, self.training, generator).logits(left_out.inputs)
+        if not bool(logits.isfinite().all()):
+            raise ValueError(
+                f"the model trained without the smaller clusters must be finite, and training diverged "
+                f"(learning_rate={self.training.learning_rate})"
+            )
+        answers = logits.argmax(dim=1).cpu()
         own_labels = left_out.labels.cpu()
         return {label: other_share(answers[own_labels == label], label) for label in clustered}
 

@@ -8,7 +8,8 @@ from annotated_types import Gt, Lt
 from scipy.stats import beta
 from torch import Tensor
 
-from fedrobust.audits.base import ClassVerdict
+from fedrobust.audits.base import ClassVerdict, DataReport
+from fedrobust.data.examples import Examples
 
 FalsePositiveRate = Annotated[float, Gt(0), Lt(0.5)]
 
@@ -44,6 +45,41 @@ def calibrated_threshold(clean_scores: Tensor, false_positive_rate: float) -> fl
             f"{smallest_calibration(false_positive_rate)} clean scores, got {len(clean_scores)}"
         )
     return float(clean_scores.double().topk(k).values[-1])
+
+
+def calibrated_report(
+    audit: str,
+    examples: Examples,
+    scores: Tensor,
+    threshold: float,
+    *,
+    score_name: str,
+    tolerated_rate: float,
+    confidence: float,
+) -> DataReport:
+    """What an audit with a calibrated threshold says: flagged are the scores above it; for classes, `rate_verdicts`.
+
+    Args:
+        audit: its name.
+        examples: what was scored, N of them.
+        scores: `(N,)`, on the CPU.
+        threshold: see `calibrated_threshold`.
+        score_name: what the scores are.
+        tolerated_rate: see `rate_verdicts`.
+        confidence: likewise.
+    """
+    labels, flagged = examples.labels.cpu(), scores > threshold
+    return DataReport(
+        audit=audit,
+        labels=labels,
+        scores=scores,
+        flagged=flagged,
+        verdicts=tuple(rate_verdicts(labels, flagged, tolerated_rate, confidence)),
+        score_name=score_name,
+        statistic_name=f"flagged share, {100 * confidence:g} % lower bound",
+        statistic_threshold=tolerated_rate,
+        score_threshold=threshold,
+    )
 
 
 def rate_verdicts(labels: Tensor, flagged: Tensor, tolerated_rate: float, confidence: float) -> list[ClassVerdict]:

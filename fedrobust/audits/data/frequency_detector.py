@@ -18,8 +18,8 @@ from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.base import DataReport, require_clean
 from fedrobust.audits.data.calibration import (
     FalsePositiveRate,
+    calibrated_report,
     calibrated_threshold,
-    rate_verdicts,
     smallest_calibration,
 )
 from fedrobust.audits.data.frequency_network import (
@@ -64,6 +64,18 @@ class FrequencyDetector:
     tolerated_rate: Fraction = 0.15
     confidence: Fraction = 0.95
 
+    def check(self, model: AuditedModel, examples: Examples, clean: Examples) -> None:
+        """Look at the size of the pictures, and whether there is a detector or enough to train one.
+
+        Raises:
+            ValueError: no pictures, too small ones, or of another size than the detector's; too few clean ones.
+        """
+        if self.detector_file is None:
+            check_pictures(examples.inputs)
+            require_clean(clean, "FrequencyDetector", self.smallest_clean)
+        else:
+            check_pictures(examples.inputs, TrainedFrequencyDetector.load(Path(self.detector_file)).input_shape)
+
     def __call__(
         self,
         examples: Examples,
@@ -81,18 +93,14 @@ class FrequencyDetector:
             detector = self.train(require_clean(clean, "FrequencyDetector", self.smallest_clean), generator)
         else:
             detector = TrainedFrequencyDetector.load(Path(self.detector_file))
-        scores, labels = detector.scores(examples.inputs), examples.labels.cpu()
-        flagged = scores > detector.threshold
-        return DataReport(
-            audit="frequency detector",
-            labels=labels,
-            scores=scores,
-            flagged=flagged,
-            verdicts=tuple(rate_verdicts(labels, flagged, self.tolerated_rate, self.confidence)),
+        return calibrated_report(
+            "frequency detector",
+            examples,
+            detector.scores(examples.inputs),
+            detector.threshold,
             score_name="logit of a perturbation",
-            statistic_name=f"flagged share, {100 * self.confidence:g} % lower bound",
-            statistic_threshold=self.tolerated_rate,
-            score_threshold=detector.threshold,
+            tolerated_rate=self.tolerated_rate,
+            confidence=self.confidence,
         )
 
     @property

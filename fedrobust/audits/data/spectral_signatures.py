@@ -48,6 +48,14 @@ class SpectralSignatures:
     layer: str | None = None
     max_anomaly_index: Positive = 3.5
 
+    def check(self, model: AuditedModel, examples: Examples, clean: Examples) -> None:
+        """Look whether there is the layer.
+
+        Raises:
+            ValueError: there is not.
+        """
+        model.features(examples.inputs, self.layer)
+
     def __call__(
         self,
         examples: Examples,

@@ -16,8 +16,8 @@ from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.base import DataReport, require_clean, require_model
 from fedrobust.audits.data.calibration import (
     FalsePositiveRate,
+    calibrated_report,
     calibrated_threshold,
-    rate_verdicts,
     smallest_calibration,
 )
 from fedrobust.component import Count, Fraction, component
@@ -45,6 +45,21 @@ class Strip:
     tolerated_rate: Fraction = 0.15
     confidence: Fraction = 0.95
 
+    def check(self, model: AuditedModel, examples: Examples, clean: Examples) -> None:
+        """Look at the range of the inputs and the number of clean ones.
+
+        Raises:
+            ValueError: inputs that cannot be laid over one another; too few clean ones.
+        """
+        require_clean(clean, "Strip", self.smallest_clean)
+        for inputs in (examples.inputs, clean.inputs):
+            check_range(inputs)
+
+    @property
+    def smallest_clean(self) -> int:
+        """How many clean inputs it takes at least, half of them to set the threshold."""
+        return 2 * smallest_calibration(self.false_positive_rate)
+
     def __call__(
         self,
         examples: Examples,
@@ -55,28 +70,25 @@ class Strip:
         """Score and flag; it serves at inference too, with the incoming inputs as examples.
 
         Raises:
-            ValueError: no model, no clean examples or too few, or logits that are not finite.
+            ValueError: no model, no clean examples or too few, inputs outside [0, 1], or logits that are not finite.
         """
         model = require_model(model, "Strip")
-        at_least = 2 * smallest_calibration(self.false_positive_rate)
-        clean = require_clean(clean, "Strip", at_least)
+        clean = require_clean(clean, "Strip", self.smallest_clean)
+        self.check(model, examples, clean)
         order = torch.randperm(len(clean), generator=generator).to(clean.inputs.device)
         overlays, held_out = clean.inputs[order].tensor_split([len(clean) // 2])
         threshold = calibrated_threshold(
             -self.entropies(held_out, overlays, model, generator), self.false_positive_rate
         )
         scores = -self.entropies(examples.inputs, overlays, model, generator)
-        labels, flagged = examples.labels.cpu(), scores > threshold
-        return DataReport(
-            audit="STRIP",
-            labels=labels,
-            scores=scores,
-            flagged=flagged,
-            verdicts=tuple(rate_verdicts(labels, flagged, self.tolerated_rate, self.confidence)),
+        return calibrated_report(
+            "STRIP",
+            examples,
+            scores,
+            threshold,
             score_name="negative entropy under overlays (bits)",
-            statistic_name=f"flagged share, {100 * self.confidence:g} % lower bound",
-            statistic_threshold=self.tolerated_rate,
-            score_threshold=threshold,
+            tolerated_rate=self.tolerated_rate,
+            confidence=self.confidence,
         )
 
     def entropies(self, inputs: Tensor, overlays: Tensor, model: AuditedModel, generator: torch.Generator) -> Tensor:
@@ -108,6 +120,19 @@ class Strip:
         """`(n N, ...)`, from inputs `(n, ...)` and overlays `(n, N, ...)`."""
         both = inputs.unsqueeze(1) + overlays.to(inputs.device)
         return (both.clamp(0, 1) if self.blend == "sum" else both / 2).flatten(0, 1)
+
+
+def check_range(inputs: Tensor) -> None:
+    """Check that raw inputs can be laid over one another as pictures are; the sum of words, say, means nothing.
+
+    Raises:
+        ValueError: a value below 0 or above 1.
+    """
+    if inputs.numel() and not 0 <= float(inputs.min()) <= float(inputs.max()) <= 1 and bool(inputs.isfinite().all()):
+        raise ValueError(
+            f"Strip lays raw inputs in [0, 1] over one another, got values from {float(inputs.min()):g} to "
+            f"{float(inputs.max()):g}"
+        )
 
 
 def answer_entropy(logits: Tensor) -> Tensor:

@@ -79,6 +79,14 @@ class NeuralCleanse:
     inversion: TriggerInversion = field(default_factory=TriggerInversion)
     threshold: Positive = 2.0
 
+    def check(self, model: AuditedModel, examples: Examples, clean: Examples) -> None:
+        """Look whether the clean examples and the model are such as `__call__` takes.
+
+        Raises:
+            ValueError: see there.
+        """
+        check_inputs(model, clean)
+
     def __call__(
         self,
         model: AuditedModel,

@@ -65,6 +65,13 @@ def test_clusters_know_directions_not_lengths():
     assert float(suspicion[1]) == 1.0
 
 
+def test_of_two_largest_clusters_neither_is_suspected():
+    """Five clients point one way, five another: sizes do not tell whose way is wrong. Three point a third way."""
+    directions = torch.eye(3).repeat_interleave(20, dim=1)[[0] * 5 + [1] * 5 + [2] * 3]
+    updates = directions + 0.1 * torch.randn(13, 60, generator=torch_generator(0, "test"))
+    assert UpdateClustering().suspicion(updates, answer()).tolist() == [0.5] * 10 + [1.0] * 3
+
+
 @pytest.mark.parametrize("num_clients", [1, 2])
 def test_too_few_for_a_cluster_is_no_suspicion(num_clients):
     assert UpdateClustering().suspicion(two_groups(num_clients, 0), answer()).tolist() == [0.5] * num_clients

@@ -119,6 +119,15 @@ def test_a_single_class_needs_another_verdict():
     assert [verdict.label for verdict in report.verdicts] == [0]
 
 
+def test_training_that_diverges_convicts_nobody():
+    """A step of 1e30 overflows: all answers of such a model are NaN, and the first class would be the top other one."""
+    examples = Digits().load(None, torch.device("cpu")).train.subset(torch.arange(300))
+    model = AuditedModel(MLP(hidden_sizes=[16]).build((1, 8, 8), 10), lambda one: one)
+    diverging = ActivationClustering(training=LocalTraining(learning_rate=1e30, num_epochs=3), num_starts=2)
+    with pytest.raises(ValueError, match=r"must be finite, and training diverged \(learning_rate=1e\+30\)"):
+        diverging(examples, model, generator())
+
+
 def test_small_and_constant_classes_are_not_judged():
     examples = examples_of(normal(30, 4), torch.full((30, 4), 0.1), normal(9, 4, seed=1))
     report = ActivationClustering(verdict="silhouette")(examples, plain_model(4), generator())

@@ -53,6 +53,17 @@ def test_the_mean_over_overlays_by_hand(blend, seen):
     assert found.tolist() == pytest.approx([expected], rel=1e-6)
 
 
+def test_what_is_no_picture_is_not_laid_over_others():
+    """Word numbers add up to other words; the sum is clipped to the range of pictures besides."""
+    words, clean = torch.full((20, 5), 7.0), torch.rand(40, 5, generator=generator())
+    model, labels = AuditedModel(Backdoored(), lambda one: one), torch.zeros(40, dtype=torch.int64)
+    for first, second in ((words, clean), (clean, 7 * clean)):
+        with pytest.raises(
+            ValueError, match=r"raw inputs in \[0, 1\] over one another, got values from [0-9.]+ to [67]"
+        ):
+            Strip()(Examples(first, labels[: len(first)]), model, generator(), Examples(second, labels))
+
+
 def test_triggered_inputs_are_flagged_and_clean_ones_at_the_stated_rate():
     """The trigger's answer is certain whatever lies over it: entropy 0, below that of any clean input.
 
