@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedrobust.compose import chosen
+from fedrobust.compose import check_lists, chosen
 from fedrobust.composition_errors import explain
 from fedrobust.config import ConfigError, Root, config_folder, plain, register_schema
 
@@ -82,11 +82,15 @@ def _task(config: DictConfig) -> None:
         folder.create()
     except FileExistsError as error:  # made since the start: by another cell, if hydra.sweep.subdir is the same for all
         _exit(f"hydra.{'sweep' if is_cell else 'run'}.dir: {error}")
-    choices = chosen(HydraConfig.instance().cfg)
+    choices = chosen(context, config)
     if is_cell:  # known before the run, so that the table can show a cell that fails
         folder.write_choices(choices)
         folder.write_config(OmegaConf.to_yaml(config))
-    message, code = _run(config, folder, choices, resume=False)
+    try:
+        check_lists(context)
+        message, code = _run(config, folder, choices, resume=False)
+    except ConfigError as error:
+        message, code = str(error), BAD_CONFIG
     if code and is_cell:  # one cell that fails must not take the others with it
         if code == BAD_CONFIG:
             folder.write_failure(message)
@@ -97,7 +101,8 @@ def _task(config: DictConfig) -> None:
 
 def _run(config: DictConfig, folder: "RunFolder", choices: Mapping[str, str], *, resume: bool) -> tuple[str, int]:
     """Run in `folder`; returns why it failed and the exit code that says so, or an empty message and 0."""
-    from fedrobust.run import run_config  # torch and flwr take seconds to import: not for --help
+    with _plain_signals():
+        from fedrobust.run import run_config  # torch and flwr take seconds to import: not for --help
 
     try:
         run_config(plain(config), folder.path, choices, resume=resume)
@@ -178,6 +183,23 @@ def _check_flags(arguments: Sequence[str]) -> None:
             raise
         reason = said.getvalue().rpartition("error: ")[2].strip()
         raise ConfigError(f"{reason}; allowed: KEY=VALUE, and the flags of fedrobust --hydra-help") from None
+
+
+@contextlib.contextmanager
+def _plain_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process at once: an exception amid imports is caught by libraries, or half heard.
+
+    There is nothing to keep yet.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}  # not ignored, as by nohup
+    try:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(*_: object) -> None:

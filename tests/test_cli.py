@@ -153,3 +153,43 @@ def test_two_cells_in_one_folder_do_not_overwrite_each_other(command, tmp_path):
     assert err == f"fedrobust: hydra.sweep.dir: {cell} already holds a run; resume it or choose another folder\n"
     assert (cell / "summary.json").exists()
     assert "seed: 0" in (cell / "config.yaml").read_text()
+
+
+def test_a_list_where_one_choice_belongs_fails_its_cell_alone(command, tmp_path):
+    """Hydra merges the configs of a list: the last rule would run under the name of both."""
+    code, _, err = command(f"-m {TINY} verbose=false num_rounds=1 aggregator=[mean,krum],mean hydra.sweep.dir=sweep")
+    assert (code, err) == (1, "")
+    reason = "aggregator: must be one choice, got [mean,krum]; to sweep over several: -m aggregator=A,B"
+    failed, finished = tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"
+    assert json.loads((failed / "failure.json").read_text()) == {"reason": reason}
+    assert json.loads((failed / "choices.json").read_text())["aggregator"] == "mean+krum"
+    assert not (failed / "rounds.jsonl").exists()
+    assert json.loads((finished / "choices.json").read_text())["preaggregator"] == "none"
+    assert (finished / "summary.json").exists()
+
+
+END_WHILE_IMPORTING = """
+import os, signal, sys
+
+NUMBER = signal.Signals[sys.argv[1]]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell without job control starts jobs that ignore it
+
+class Ending:
+    def find_spec(self, name, path, target=None):
+        if name == "fedrobust.run":
+            os.kill(os.getpid(), NUMBER)
+
+sys.meta_path.insert(0, Ending())
+from fedrobust.cli import main
+main(["seed=0"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_libraries_are_imported_ends_the_process_at_once(tmp_path, name):
+    """As an exception within an import it may be caught there, or leave a module half made: hundreds of lines."""
+    done = subprocess.run(
+        [sys.executable, "-c", END_WHILE_IMPORTING, name], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.Signals[name], "", "")

@@ -7,13 +7,14 @@ server believes is one number, `assumed_fraction`. A rule that needs to know mor
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Points
+from fedrobust.statistics.columns import Points, Shards
 from fedrobust.statistics.filtering import assumed_count
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
@@ -137,9 +138,12 @@ def checked(updates: Points, weights: Weights | None) -> Weights:
     """Check a rule's input and return the weights normalised to sum 1, `(n,)` float64 on the updates' device.
 
     Raises:
-        ValueError: updates that are not a floating `(n, d)` tensor with n, d >= 1; weights of another length, negative,
-            not finite, or all zero. Non-finite updates are refused where they are read.
+        ValueError: updates that are not a floating `(n, d)` tensor with n, d >= 1; weights that are not a tensor, of
+            another length, negative, not finite, or all zero. Non-finite updates are refused where they are read.
     """
+    for name, given, kinds in (("updates", updates, (Tensor, Shards)), ("weights", weights, (Tensor, NoneType))):
+        if not isinstance(given, kinds):
+            raise ValueError(f"{name} must be a tensor, got {type(given).__name__}: torch.as_tensor makes one of it")
     if updates.ndim != 2 or not updates.is_floating_point():
         raise ValueError(f"updates must be a floating (n, d) tensor, got {updates.dtype} {tuple(updates.shape)}")
     n, d = updates.shape
@@ -153,4 +157,7 @@ def checked(updates: Points, weights: Weights | None) -> Weights:
     total = normalised.sum()
     if not bool(torch.isfinite(normalised).all()) or bool((normalised < 0).any()) or float(total) == 0.0:
         raise ValueError("weights must be finite, non-negative and not all zero")
+    if not bool(torch.isfinite(total)):  # of finite weights: the sum overflowed
+        normalised = normalised / normalised.max()
+        total = normalised.sum()
     return normalised / total

@@ -13,7 +13,7 @@ from fedrobust.aggregators.base import Aggregate, RoundContext, checked
 from fedrobust.component import Count, component
 from fedrobust.statistics.columns import Points, all_finite
 from fedrobust.statistics.gram import inner_products, squared_norms, weighted_combination
-from fedrobust.types import Vector, Weights
+from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 
 @component
@@ -97,5 +97,5 @@ def _root_update(context: RoundContext | None, d: int) -> Vector:
     if root.shape != (d,) or not root.is_floating_point():
         raise ValueError(f"root_update must be a floating tensor of shape ({d},), got {root.dtype} {tuple(root.shape)}")
     if not all_finite(root):
-        raise ValueError("root_update must be finite")
+        raise UnusableUpdatesError("root_update must be finite")  # as a client's: a round lost, not the run
     return root.detach()

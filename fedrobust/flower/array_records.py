@@ -31,12 +31,13 @@ class GlobalArrays:
         """Lay out `record`; floating arrays whose name matches a shell pattern in `averaged` come last in a row.
 
         Raises:
-            ValueError: an array that holds no real numbers, or no number for the rule to judge.
+            ValueError: an array that holds no real numbers, or NaN; no number for the rule to judge.
         """
         self.record = record
         self._values = {name: values_of(array) for name, array in record.items()}
         for name, values in self._values.items():
-            _kind_of(name, values)
+            if _kind_of(name, values) == _KINDS["f"] and bool(np.isnan(values).any()):
+                raise ValueError(f"array {name!r} contains NaN: nothing can be trained from it")
         floating = [
             name
             for name, values in self._values.items()

@@ -156,7 +156,7 @@ class RobustStrategy(FedAvg):
         }
         check_fields(_Options, options)
         self.pipeline = Pipeline(preaggregators=tuple(preaggregators), aggregator=aggregator)
-        if root_update is None and getattr(aggregator, "needs_root_update", False):
+        if root_update is None and self.pipeline.needs_root_update:
             raise FieldError("root_update", f"must be given for {type(aggregator).__name__}")
         rows = RowMatrix(_require_device("device", device))
         for one in devices:
@@ -217,7 +217,7 @@ class RobustStrategy(FedAvg):
         """Ask nodes to train from `arrays`, as `FedAvg` does, and remember both.
 
         Raises:
-            ValueError: arrays that hold something else than real numbers, or nothing for the rule.
+            ValueError: arrays that hold something else than real numbers, or NaN, or nothing for the rule.
         """
         messages = list(super().configure_train(server_round, arrays, config, grid))
         self._asked = frozenset(message.metadata.dst_node_id for message in messages)
@@ -310,7 +310,8 @@ class RobustStrategy(FedAvg):
         if answer.shares is None:
             return torch.cat([step, CoordinateMedian()(averaged).update])
         shares = answer.shares.to(averaged.device)
-        return torch.cat([step, weighted_combination(averaged, shares / shares.sum())])
+        total = shares.sum()  # zero where the rule trusts nobody: then nobody's running statistics count, either
+        return torch.cat([step, weighted_combination(averaged, shares / total if total > 0 else shares)])
 
     def _metrics(self, average: MetricsFunction, contents: Sequence[RecordDict]) -> MetricRecord:
         """The average of the metrics that can be averaged."""

@@ -39,7 +39,7 @@ class Pipeline:
     def __post_init__(self) -> None:
         """Refuse what cannot be joined."""
         for index, given in enumerate(self.preaggregators):
-            if not isinstance(given, Preaggregator):
+            if isinstance(given, type) or not isinstance(given, Preaggregator):  # a class looks like its instances
                 raise FieldError(f"preaggregators[{index}]", f"must be a pre-aggregator, got {given!r}")
         merging: str | None = None
         parts: tuple[object, ...] = (*self.preaggregators, self.aggregator)
@@ -49,6 +49,11 @@ class Pipeline:
                 raise FieldError("preaggregators", f"{merging} merges clients, {name} follows each over the rounds")
             if getattr(one, "merges_clients", False):
                 merging = name
+
+    @property
+    def needs_root_update(self) -> bool:
+        """Whether the rule at the end does."""
+        return bool(getattr(self.aggregator, "needs_root_update", False))
 
     def check_size(self, n: int) -> None:
         """Refuse a number of clients that one of the parts cannot work with.

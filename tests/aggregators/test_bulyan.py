@@ -51,6 +51,25 @@ def test_equals_the_papers_two_stages(n: int, d: int, f: int) -> None:
     assert answer.diagnostics["num_selected"] == n - 2 * f
 
 
+def test_flpoison_selects_some_clients_several_times() -> None:
+    """FLPoison (commit eb74fb2) runs Krum on the rows that are left and notes its choice's place among those.
+
+    It takes that for a place among all rows, so that the same row is noted again and others are never struck out. Here
+    every client is selected once, as by the paper's algorithm. (Its Krum, besides, counts n - f - 1 neighbours and adds
+    up distances that are not squared.)
+    """
+    n, f = 15, 3
+    points = sample(n, 5, f).numpy()
+    places: list[int] = []
+    while len(places) < n - 2 * f:
+        left = np.delete(points, places, axis=0)
+        distances = np.linalg.norm(left[:, None] - left, axis=2)
+        places.append(int(np.sort(distances, axis=1)[:, 1 : max(2, n - f)].sum(axis=1).argmin()))
+    assert len(set(places)) < n - 2 * f
+    squared = torch.from_numpy(((points[:, None] - points) ** 2).sum(axis=2))
+    assert select_by_krum(squared, f, n - 2 * f).tolist() == direct_selection(points, f)
+
+
 def test_by_hand() -> None:
     """n = 7, f = 1 on a line: 0, 1, 2, 3, 4, 50, 60.
 

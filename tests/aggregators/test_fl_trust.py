@@ -8,6 +8,7 @@ from fedrobust.aggregators.fl_trust import FLTrust
 from fedrobust.component import FieldError
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics.columns import Shards
+from fedrobust.types import UnusableUpdatesError
 
 Array = NDArray[np.float64]
 
@@ -117,12 +118,18 @@ def test_no_root_update_is_refused(context: RoundContext | None) -> None:
     [
         (torch.zeros(3), r"shape \(2,\), got torch.float32 \(3,\)"),
         (torch.zeros(2, dtype=torch.int64), "floating tensor"),
-        (torch.tensor([1.0, torch.nan]), "root_update must be finite"),
     ],
 )
 def test_a_root_update_that_does_not_fit_is_refused(root: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FLTrust()(torch.ones(3, 2), None, RoundContext(root_update=root))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_root_training_that_diverged_costs_the_round_and_not_the_run(value: float) -> None:
+    """A round goes on with the model as it is after an `UnusableUpdatesError` alone."""
+    with pytest.raises(UnusableUpdatesError, match="root_update must be finite"):
+        FLTrust()(torch.ones(3, 2), None, RoundContext(root_update=torch.tensor([1.0, value])))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

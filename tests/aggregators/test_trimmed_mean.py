@@ -51,3 +51,17 @@ def test_a_count_too_large_or_none_at_all_is_refused() -> None:
         TrimmedMean(num_trimmed=3)(torch.zeros(6, 2))
     with pytest.raises(FieldError, match="assumed_fraction: must be given, or num_trimmed"):
         TrimmedMean()
+
+
+@pytest.mark.parametrize("n", [5, 9])
+def test_where_flpoison_answers_zero_it_is_the_mean(n: int) -> None:
+    """FLPoison (commit eb74fb2) takes the k smallest and k largest rows off the total, the largest as `rows[-k:]`.
+
+    With its β = 0.1 and n < 10 none are to go, k = 0, and `rows[-0:]` is all of them: it answers 0.
+    """
+    points = torch.randn(n, 29, generator=torch_generator(2, "points", n), dtype=torch.float64).numpy()
+    k, ordered = int(0.1 * n), np.sort(points, axis=0)
+    theirs = (points.sum(axis=0) - ordered[:k].sum(axis=0) - ordered[-k:].sum(axis=0)) / (n - 2 * k)
+    np.testing.assert_allclose(theirs, 0, atol=1e-12)
+    answer = TrimmedMean(assumed_fraction=0.1)(torch.from_numpy(points))
+    np.testing.assert_allclose(answer.update.numpy(), points.mean(axis=0), atol=1e-13)

@@ -76,3 +76,23 @@ def test_float32_far_from_the_origin_agrees_with_float64_about_angles_and_norms(
     assert (answer.update.double() - exact.update).norm() <= 1e-6 * exact.update.norm()
     if exact.shares is not None:
         torch.testing.assert_close(answer.shares, exact.shares, rtol=0, atol=1e-4)
+
+
+@ALL
+def test_weights_whose_sum_overflows_are_weights(name: str) -> None:
+    """Only their proportions matter: 1e308 each is as good as 1 each, though twenty of them add up to infinity."""
+    points = sample()
+    answer = CASES[name](points, torch.full((20,), 1e308, dtype=torch.float64))
+    torch.testing.assert_close(answer.update, CASES[name](points).update, rtol=1e-9, atol=1e-12)
+
+
+@ALL
+def test_what_is_no_tensor_is_refused_by_name(name: str) -> None:
+    points = sample()
+    rule = CASES[name].rule
+    for updates in (points.numpy(), points.tolist()):
+        with pytest.raises(ValueError, match=r"updates must be a tensor, got (ndarray|list)"):
+            rule(updates)
+    for weights in ([1.0] * 20, points[:, 0].numpy()):
+        with pytest.raises(ValueError, match=r"weights must be a tensor, got (ndarray|list)"):
+            rule(points, weights)

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedrobust.aggregators.base import Aggregate, RoundContext
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
+from fedrobust.aggregators.fl_trust import FLTrust
 from fedrobust.aggregators.krum import Krum
 from fedrobust.aggregators.mean import Mean
 from fedrobust.aggregators.sever import Sever
@@ -20,6 +21,8 @@ from fedrobust.component import FieldError, component
 from fedrobust.engines.local import LocalGrid
 from fedrobust.flower import RobustStrategy
 from fedrobust.flower.robust_strategy import client_of
+from fedrobust.preaggregators import Pipeline
+from fedrobust.server_optimizers import ServerMomentum
 
 NUM_NODES = 5
 
@@ -271,6 +274,41 @@ def test_such_a_rule_without_one_is_refused():
         RobustStrategy(Trusting())
 
 
+def test_nor_is_one_within_a_pipeline():
+    with pytest.raises(FieldError, match="root_update: must be given for Pipeline"):
+        RobustStrategy(Pipeline(aggregator=FLTrust()))
+
+
+def test_a_round_in_which_nobody_is_trusted_goes_on():
+    """All clients move by 0.1. The server moves by 1 in round 1 and by -1 in round 2, where it trusts nobody.
+
+    FLTrust's answer is 1 everywhere, the server's length in the clients' direction, and then 0, with shares of zero: of
+    the momentum a half is left, 1 + 1/2. The running statistics follow the clients to 0.1 and then nobody.
+    """
+
+    def root_update(round_number: int, arrays: ArrayRecord) -> ArrayRecord:
+        step = 1 if round_number == 1 else -1
+        return record({name: values + np.float32(step) for name, values in arrays_of(arrays).items()})
+
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        moved = {name: values + np.float32(0.1) for name, values in arrays_of(message.content["arrays"]).items()}
+        metrics = MetricRecord({"num-examples": 1})
+        return Message(RecordDict({"arrays": record(moved), "metrics": metrics}), reply_to=message)
+
+    start = record({"w": np.zeros((3, 4), np.float32), "running_mean": np.zeros(3, np.float32)})
+    strategy = RobustStrategy(
+        FLTrust(), root_update=root_update, server_optimizer=ServerMomentum(beta=0.5), fraction_evaluate=0
+    )
+    found = strategy.start(LocalGrid(app, 3), start, num_rounds=2).arrays
+    assert [strategy.diagnostics[number]["refusal"] for number in (1, 2)] == [None, None]
+    assert strategy.diagnostics[2]["shares"] == [0.0, 0.0, 0.0]
+    np.testing.assert_allclose(found["w"].numpy(), np.full((3, 4), 1.5), rtol=1e-6)
+    np.testing.assert_allclose(found["running_mean"].numpy(), np.full(3, 0.1), rtol=1e-6)
+
+
 def test_a_mistake_in_the_servers_own_update_ends_the_run():
     strategy = RobustStrategy(Trusting(), root_update=lambda round_number, arrays: record({"a": np.ones(3)}))
     with pytest.raises(ValueError, match="missing"):
@@ -306,11 +344,12 @@ def test_wrong_options_are_refused(options, message):
     [
         ({"w": np.array([1j])}, "'w' must hold real numbers, got complex128"),
         ({"w": np.array(["a"])}, "'w' must hold real numbers, got <U1"),
+        ({"w": np.ones(2), "v": np.array([1.0, np.nan])}, "'v' contains NaN: nothing can be trained from it"),
         ({"n": np.array([1])}, r"must hold floating point numbers for the rule, got \['n'\]"),
         ({"running_var": np.ones(1)}, "must hold floating point numbers for the rule"),
     ],
 )
-def test_arrays_without_anything_for_the_rule_are_refused(arrays, message):
+def test_arrays_that_no_rule_can_work_with_are_refused(arrays, message):
     with pytest.raises(ValueError, match=message):
         RobustStrategy(Mean()).start(grid(), record(arrays), num_rounds=1)
 
