@@ -7,6 +7,7 @@ checkpoint and ends with the same bytes as a run that was never stopped.
 import dataclasses
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,18 @@ from fedrobust.records.plots import plot_run
 from fedrobust.records.run_folder import RunFolder
 from fedrobust.round import Federation, Row, evaluate_model
 from fedrobust.scenario import Prepared, Scenario, build_scenario, prepare
+from fedrobust.scenario.auditing import futile_audits
+from fedrobust.scenario.futile_attacks import futile_attacks
 
 log = logging.getLogger("fedrobust")
 
 _MEMORY = "memory/"
 """What the aggregation remembers lies in a checkpoint beside the model's tensors, under this prefix."""
+
+
+class StandstillError(RuntimeError):
+    """A run in which no round changed the model: what its figures say is said of the initial model."""
+
 
 Drive = Callable[[Prepared, Callable[[Row], None]], None]
 """Plays what is left of a federation's rounds, and calls back after each."""
@@ -63,11 +71,12 @@ def run_config(
     Raises:
         ConfigError: the config cannot run, or there is nothing to resume.
         KeyboardInterrupt: after everything computed so far has been kept.
+        StandstillError: no round changed the model; after everything has been kept.
     """
     scenario = build_scenario(values)
     prepared = prepare(scenario)
-    if prepared.federation.adversary.malicious and not scenario.has_attack_round():
-        log.warning("no client ever attacks: attack.schedule has no round in 1..num_rounds=%d", scenario.num_rounds)
+    for warning in (*futile_attacks(scenario, prepared.population), *futile_audits(scenario)):
+        log.warning(warning)
     records = RunFolder(folder)
     try:
         records.create(resume=resume)
@@ -88,7 +97,20 @@ def run_config(
     plot_run(records, records.read_rounds(), control=control)
     if scenario.verbose:
         print_summary(summary)
+    if reason := reason_for_standstill(records.read_rounds()):
+        raise StandstillError(reason)
     return summary
+
+
+def reason_for_standstill(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why none of the rounds in `rows` (round 0 counts for nothing) changed the model; `None` if one did."""
+    played = rows[1:]
+    if not played or any(row["num_received"] and row["refusal"] is None for row in played):
+        return None
+    reasons = [one["reason"] for row in played for one in row["rejected"]]
+    reasons += [row["refusal"] for row in played if row["refusal"] is not None]
+    reason, count = Counter(reasons).most_common(1)[0] if reasons else ("no client replied", len(played))
+    return f"no update could be used in any of {len(played)} rounds; most often ({count} times): {reason}"
 
 
 def drive_engine(engine: Engine, config: str, prepared: Prepared, on_round: Callable[[Row], None]) -> None:
@@ -206,7 +228,8 @@ def _audit_summary(rows: Sequence[Mapping[str, Any]]) -> Row:
     audits = [row["audit"] for row in rows if row.get("audit")]
     if not audits:
         return {}
-    last = {f"audit_{name}": value for name, value in audits[-1].items() if name not in ("reasons", "reputations")}
+    long = ("reasons", "reputations", "malicious_clients")  # the lines of the rounds have them
+    last = {f"audit_{name}": value for name, value in audits[-1].items() if name not in long}
     for name in ("recall", "false_positive_rate"):
         if name in audits[-1]:
             last[f"audit_{name}"] = _mean([one.get(name) for one in audits])
