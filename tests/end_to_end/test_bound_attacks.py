@@ -7,19 +7,14 @@ import pytest
 from PIL import Image
 
 from fedrobust.compose import compose_config
-from fedrobust.engines import Local
-from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.round import Row
 from fedrobust.scenario import build_scenario, prepare, prepare_clients
+from fedrobust.study import play_scenario
 
 
 def play(overrides: list[str]) -> Row:
     """Play the scenario and return the record of its last round."""
-    prepared = prepare(build_scenario(compose_config([*overrides, "evaluate_every=1000"])[0]))
-    rows: list[Row] = []
-    server_app = make_server_app(prepared.federation, rows.append)
-    Local().run(server_app, make_client_app(lambda _context: prepared.population), prepared.federation.num_clients)
-    return rows[-1]
+    return play_scenario([*overrides, "evaluate_every=1000"])[-1]
 
 
 TABLE = ["attack=explanation_guided", "dataset=breast_cancer", "model=mlp", "aggregator=mean", "num_rounds=30"]

@@ -8,11 +8,8 @@ import functools
 
 import pytest
 
-from fedrobust.compose import compose_config
-from fedrobust.engines import Local
-from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.round import Row
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import play_scenario
 
 SEEDS = range(3)
 OUTSOURCED = ["num_clients=1", "num_rounds=1", "client.num_epochs=15", "client.vectorize=false"]
@@ -21,12 +18,7 @@ OUTSOURCED = ["num_clients=1", "num_rounds=1", "client.num_epochs=15", "client.v
 @functools.cache
 def play(*overrides: str) -> Row:
     """Play the scenario and return the record of its last round."""
-    values, _ = compose_config(["+experiment=code_poisoning", "num_rounds=20", "evaluate_every=1000", *overrides])
-    prepared = prepare(build_scenario(values))
-    rows: list[Row] = []
-    server_app = make_server_app(prepared.federation, rows.append)
-    Local().run(server_app, make_client_app(lambda _context: prepared.population), prepared.federation.num_clients)
-    return rows[-1]
+    return play_scenario(["+experiment=code_poisoning", "num_rounds=20", "evaluate_every=1000", *overrides])[-1]
 
 
 @pytest.mark.parametrize(

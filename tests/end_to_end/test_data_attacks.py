@@ -5,23 +5,16 @@ from pathlib import Path
 import pytest
 
 from fedrobust.compose import compose_config
-from fedrobust.engines import Local
-from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.round import Row
 from fedrobust.run import run_config
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import play_scenario
 
 SEEDS = range(3)
 
 
 def play(overrides: list[str]) -> Row:
     """Play the scenario and return the record of its last round."""
-    values, _ = compose_config([*overrides, "evaluate_every=1000"])
-    prepared = prepare(build_scenario(values))
-    rows: list[Row] = []
-    server_app = make_server_app(prepared.federation, rows.append)
-    Local().run(server_app, make_client_app(lambda _context: prepared.population), prepared.federation.num_clients)
-    return rows[-1]
+    return play_scenario([*overrides, "evaluate_every=1000"])[-1]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,9 +1,12 @@
 """Audits within a federation: who is asked no more, what is left out of training, what the model unlearns."""
 
+import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
+from torch import nn
 
 from fedrobust.audits import AuditPlan
 from fedrobust.audits.base import ClassVerdict, DataReport
@@ -11,12 +14,8 @@ from fedrobust.audits.data_auditing import DataAuditing
 from fedrobust.component import component
 from fedrobust.compose import compose_config
 from fedrobust.config import ConfigError
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
-from fedrobust.round import Row
 from fedrobust.scenario import Prepared, build_scenario, prepare
+from fedrobust.study import play_rounds
 
 
 @component
@@ -51,17 +50,6 @@ def with_audit(one: Prepared, plan: AuditPlan) -> Prepared:
     return replace(one, population=replace(one.population, auditing=auditing))
 
 
-def play(one: Prepared, num_rounds: int, num_nodes: int = 1) -> list[Row]:
-    rows: list[Row] = []
-    state = one.federation.state
-    grid = LocalGrid(make_client_app(lambda _context: one.population), num_nodes=num_nodes)
-    with quiet_flower():
-        FederationStrategy(one.federation, rows.append).start(
-            grid, model_record(state.vector, state.buffers), num_rounds=num_rounds
-        )
-    return rows
-
-
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_suspects_are_asked_no_more(seed):
     """The default scenario, in which the spectral filter's scores tell attackers: after `min_rounds` they are gone.
@@ -72,13 +60,26 @@ def test_suspects_are_asked_no_more(seed):
         *[f"seed={seed}", "attack=dba", "aggregator=spectral_filter", "audit=reputation", "num_rounds=8"],
         *["audit.action=exclude_clients", "audit.reputation.min_rounds=4"],
     )
-    rows = play(one, 8)
+    rows = play_rounds(one, 8)
     malicious = set(one.federation.adversary.malicious)
     assert all(malicious <= set(row["clients"]) for row in rows[:4])
     assert not any(malicious & set(row["clients"]) for row in rows[5:])
     assert rows[-1]["audit"]["client_auc"] == 1.0
     assert rows[-1]["audit"]["excluded_clients"] == sorted(malicious)
     assert (rows[-1]["audit"]["excluded_tpr"], rows[-1]["audit"]["excluded_fpr"]) == (1.0, 0.0)
+
+
+def test_where_all_are_excluded_the_records_say_so():
+    """Everybody has ranks above zero on average: after one round nobody is left, and the model stays as it is."""
+    one = prepared(
+        *["attack=none", "aggregator=spectral_filter", "audit=reputation", "num_clients=4", "num_rounds=2"],
+        *["audit.action=exclude_clients", "audit.reputation.min_rounds=1", "audit.reputation.exclusion_threshold=0"],
+    )
+    first, second = play_rounds(one, 2)
+    assert (first["num_received"], first["refusal"]) == (4, None)
+    assert (second["clients"], second["num_received"]) == ([], 0)
+    assert second["refusal"] == "no client is left to ask: the audit has excluded 4"
+    assert second["clean_accuracy"] == first["clean_accuracy"]
 
 
 def test_among_benign_clients_nobody_stands_out():
@@ -92,7 +93,7 @@ def test_among_benign_clients_nobody_stands_out():
             *[f"seed={seed}", "attack=none", "aggregator=spectral_filter", "audit=reputation", "num_rounds=8"],
             *["audit.action=exclude_clients", "audit.reputation.min_rounds=8", "partition=iid"],
         )
-        rows = play(one, 8)
+        rows = play_rounds(one, 8)
         assert rows[-1]["audit"]["client_auc"] is None
         excluded += len(rows[-1]["audit"]["excluded_clients"])
     assert excluded <= 5  # of 100: seven standard errors above what independent ranks give
@@ -124,7 +125,7 @@ def test_whoever_hosts_the_clients_the_trusted_auditor_finds_the_same():
     """Clients on one node, and each on its own."""
     overrides = ("attack=badnets", "aggregator=mean", "audit=spectral_signatures", "audit.start=2", "num_rounds=3")
     overrides = (*overrides, "audit.action=drop_samples", "client.vectorize=false")
-    together, apart = play(prepared(*overrides), 3), play(prepared(*overrides), 3, num_nodes=20)
+    together, apart = play_rounds(prepared(*overrides), 3), play_rounds(prepared(*overrides), 3, num_nodes=20)
     assert together[0]["audit"] is None
     for one, other in zip(together[1:], apart[1:], strict=True):
         for name in ("num_examples", "num_poisoned", "num_flagged"):
@@ -155,10 +156,39 @@ def test_a_report_changes_nothing(auditor):
     overrides = ("attack=badnets", "aggregator=mean", "num_rounds=2")
     plain = prepared(*overrides)
     audited = prepared(*overrides, "audit=spectral_signatures", f"audit.auditor={auditor}", "audit.start=1")
-    play(plain, 2)
-    rows = play(audited, 2)
+    play_rounds(plain, 2)
+    rows = play_rounds(audited, 2)
     assert torch.equal(plain.federation.state.vector, audited.federation.state.vector)
     assert rows[0]["audit"]["num_examples"] == len(plain.dataset.train)
+
+
+@component
+class Normed:
+    """A network with batch normalisation."""
+
+    has_convolutions: ClassVar[bool] = False
+
+    def build(self, input_shape, num_classes):
+        layers = [nn.Linear(math.prod(input_shape), 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, num_classes)]
+        return nn.Sequential(nn.Flatten(), *layers)
+
+
+def test_the_model_that_has_unlearnt_goes_on_with_its_own_statistics():
+    """200 clean examples in batches of 32 are 7 steps, which batch normalisation counts as it gathers statistics."""
+    options = ["attack=none", "aggregator=mean", "num_rounds=1", "audit=neural_cleanse", "audit.start=1"]
+    options += ["audit.method.threshold=0.01", "audit.method.inversion.success_rate=0"]  # somebody is suspected
+    options += ["audit.method.inversion.num_checks=2"]
+    buffers = {}
+    for action in ("report", "unlearn"):
+        values = compose_config([*options, f"audit.action={action}"])[0]
+        one = prepare(build_scenario({**values, "model": {"_target_": "test_federated_audits.Normed"}}))
+        (row,) = play_rounds(one, 1)
+        assert row["audit"]["is_backdoored"] is True
+        assert row["audit"]["unlearnt"] is (action == "unlearn")
+        buffers[action] = one.federation.state.buffers
+    steps = {name: int(values["2.num_batches_tracked"]) for name, values in buffers.items()}
+    assert steps["unlearn"] - steps["report"] == 7
+    assert not torch.equal(buffers["unlearn"]["2.running_mean"], buffers["report"]["2.running_mean"])
 
 
 def test_a_rule_that_judges_nobody_leaves_nothing_to_gather():

@@ -7,21 +7,9 @@ global model is the mean of the attackers' X plus what the honest clients add, w
 import pytest
 
 from fedrobust.compose import compose_config
-from fedrobust.engines.local import LocalGrid, quiet_flower
-from fedrobust.flower.apps import make_client_app
-from fedrobust.flower.messages import model_record
-from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.round import Row, evaluate_model
-from fedrobust.scenario import Prepared, build_scenario, prepare
-
-
-def play(prepared: Prepared, num_rounds: int) -> None:
-    state = prepared.federation.state
-    grid = LocalGrid(make_client_app(lambda _context: prepared.population), num_nodes=1)
-    with quiet_flower():
-        FederationStrategy(prepared.federation, lambda _row: None).start(
-            grid, model_record(state.vector, state.buffers), num_rounds=num_rounds
-        )
+from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import play_rounds
 
 
 def shoot(warm_rounds: int, *overrides: str) -> tuple[float, Row]:
@@ -41,11 +29,11 @@ def shoot(warm_rounds: int, *overrides: str) -> tuple[float, Row]:
         ]
     )
     prepared = prepare(build_scenario(values))
-    play(prepared, warm_rounds)
+    play_rounds(prepared, warm_rounds)
     state, population = prepared.federation.state, prepared.population
     trained = population.train(warm_rounds + 1, prepared.federation.adversary.malicious, state.vector, state.buffers)
     old, target = state.vector, state.vector + trained.updates.mean(dim=0)
-    play(prepared, 1)
+    play_rounds(prepared, 1)
     distance = float((prepared.federation.state.vector - target).norm() / (target - old).norm())
     return distance, evaluate_model(prepared.federation)
 

@@ -136,4 +136,4 @@ def test_an_attack_that_never_happens_is_pointed_out(tmp_path, caplog):
     assert "no client ever attacks: attack.schedule has no round in 1..num_rounds=4" in caplog.text
     caplog.clear()
     run(tmp_path / "in_time", "attack=model_replacement", "attack.schedule.rounds=[4]")
-    assert "never attacks" not in caplog.text
+    assert not caplog.records

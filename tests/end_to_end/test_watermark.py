@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from fedrobust.compose import compose_config
-from fedrobust.engines import Local
-from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.round import Federation, Row
 from fedrobust.run import run_config
-from fedrobust.scenario import build_scenario, prepare
+from fedrobust.study import play_rounds, prepare_scenario
 from fedrobust.watermarks import verify
 from fedrobust.watermarks.removal import prune
 
@@ -19,12 +17,8 @@ BENIGN = ["attack=none", "aggregator=mean", "num_rounds=20", "evaluate_every=100
 
 
 def play(*overrides: str) -> tuple[Federation, list[Row]]:
-    values, _ = compose_config([*BENIGN, *overrides])
-    prepared = prepare(build_scenario(values))
-    rows: list[Row] = []
-    server_app = make_server_app(prepared.federation, rows.append)
-    Local().run(server_app, make_client_app(lambda _context: prepared.population), prepared.federation.num_clients)
-    return prepared.federation, rows
+    prepared = prepare_scenario([*BENIGN, *overrides])
+    return prepared.federation, play_rounds(prepared)
 
 
 def test_the_owner_is_known_by_twenty_pictures_of_noise():
