@@ -21,6 +21,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from peak import peak_gflops
 from peers import DIRECTION, GRAM, peers
 from report import write_report
 from rich.progress import Progress
@@ -31,6 +32,7 @@ from fedrobust.aggregators.base import SizedAggregator, apply_rule
 from fedrobust.compose import compose_config
 from fedrobust.config import build, config_folder
 from fedrobust.statistics.gram import robust_gram_matrix
+from fedrobust.statistics.kernels.native import can_compile
 from fedrobust.statistics.soft_filter import soft_filter
 from fedrobust.statistics.spectral import top_direction
 
@@ -49,12 +51,17 @@ REST_SECONDS = 0.1
 """A faster call is made twice after a rest, and the second counts: by then what another left behind is over (cold
 caches, threads of OpenBLAS that spin for a while)."""
 
+BATCH_SECONDS = 0.02
+"""A shorter call is made as often as lasts so long: one call after a rest would show how cold interpreter and threads
+are, not the rule."""
+
 
 @dataclass
 class Timing:
-    """Milliseconds of one call, and how many times it was made."""
+    """Milliseconds of a call, each the mean over a batch of calls."""
 
     milliseconds: list[float]
+    batch: int = 1
 
     @property
     def median(self) -> float:
@@ -84,26 +91,39 @@ def time_in_turn(calls: Mapping[str, Callable[[], object]], repeats: int, device
     for name, seconds in first.items():
         if seconds > SLOW_SECONDS:
             timings[name].milliseconds.append(seconds * 1e3)
+    fast = {name: calls[name] for name, seconds in first.items() if seconds <= FAST_SECONDS}
+    for name, call in fast.items():
+        timings[name].batch = _batch(call, device)
     for _ in range(repeats):
         for name, call in calls.items():
             if first[name] <= SLOW_SECONDS:
-                if first[name] <= FAST_SECONDS:
+                if name in fast:
                     time.sleep(REST_SECONDS)
                     _seconds(call, device)
-                timings[name].milliseconds.append(_seconds(call, device) * 1e3)
+                timings[name].milliseconds.append(_seconds(call, device, timings[name].batch) * 1e3)
     return timings
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
+def _batch(call: Callable[[], object], device: torch.device) -> int:
+    """How many calls last `BATCH_SECONDS`."""
+    number = 1
+    while (seconds := number * _seconds(call, device, number)) < BATCH_SECONDS:
+        number = max(number + 1, min(10 * number, math.ceil(1.2 * number * BATCH_SECONDS / seconds)))
+    return number
+
+
+def _seconds(call: Callable[[], object], device: torch.device, number: int = 1) -> float:
+    """Of one call, the mean over `number` of them, each of which a GPU has finished before the next one starts."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()
-    answer = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    for _ in range(number):
+        answer = call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
     seconds = time.perf_counter() - started
     del answer
-    return seconds
+    return seconds / number
 
 
 def fits(call: Callable[[], object], device: torch.device) -> bool:
@@ -214,7 +234,10 @@ def measure_direction(points: Tensor, repeats: int, device: torch.device) -> dic
 def measure_gram(points: Tensor, repeats: int, device: torch.device) -> dict[str, Any]:
     """The matrix that rules which compare clients build, beside what BLAS takes for it in float32."""
     calls = {"fedrobust": lambda: robust_gram_matrix(points), **peers(GRAM, points, 0)}
-    return row_of(time_in_turn(calls, repeats, device))
+    row = row_of(time_in_turn(calls, repeats, device))
+    if device.type == "cpu" and can_compile():
+        row["peak_gflops"] = peak_gflops()
+    return row
 
 
 def row_of(timings: Mapping[str, Timing]) -> dict[str, Any]:
@@ -222,6 +245,7 @@ def row_of(timings: Mapping[str, Timing]) -> dict[str, Any]:
         "ms": {who: timing.median for who, timing in timings.items()},
         "spread": {who: [min(timing.milliseconds), max(timing.milliseconds)] for who, timing in timings.items()},
         "count": {who: len(timing.milliseconds) for who, timing in timings.items()},
+        "batch": {who: timing.batch for who, timing in timings.items()},
     }
 
 
@@ -253,6 +277,7 @@ def main() -> int:
     parts = frozenset() if arguments.only_memory else frozenset({"time"} if arguments.without_peers else PARTS)
     device = torch.device(arguments.device)
     on_gpu = device.type == "cuda"
+    is_whole = arguments.sizes is None and arguments.rules == all_rules and parts == frozenset(PARTS)
     if arguments.sizes is None:
         arguments.sizes = [f"{n}x{d}" for n, d in (GPU_SIZES if on_gpu else SIZES)]
     if arguments.output is None:
@@ -260,9 +285,11 @@ def main() -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     sizes = [(int(n), int(d)) for n, _, d in (text.partition("x") for text in arguments.sizes)]
     file = arguments.output / "results.json"
-    results: list[dict[str, Any]] = json.loads(file.read_text())["results"] if file.exists() else []
+    # A run over everything keeps nothing of earlier ones.
+    known: dict[str, Any] = json.loads(file.read_text()) if file.exists() and not is_whole else {}
+    results: list[dict[str, Any]] = known.get("results", [])
     machine = {
-        **(json.loads(file.read_text())["machine"] if file.exists() else {}),
+        **known.get("machine", {}),
         "device": torch.cuda.get_device_name(device) if on_gpu else "CPU",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -277,7 +304,7 @@ def main() -> int:
                     machine["load"] = [round(value, 1) for value in os.getloadavg()]
                 file.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
                 for name, row in found["rules"].items():
-                    shown = ", ".join(f"{who} {ms:.1f}" for who, ms in row.get("ms", {}).items()) or row
+                    shown = ", ".join(f"{who} {ms:.3g}" for who, ms in row.get("ms", {}).items()) or row
                     progress.console.print(f"n={size[0]} d={size[1]} {name}: {shown}")
                 progress.advance(progress.task_ids[0])
             write_report(arguments.output, machine, results)

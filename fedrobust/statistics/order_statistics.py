@@ -22,6 +22,7 @@ from fedrobust.statistics.kernels.network_kernels import (
     pairs_for,
     tile_for,
 )
+from fedrobust.statistics.memory import new_vector
 from fedrobust.types import Vector
 
 _CHUNK_BYTES = 1 << 20
@@ -201,7 +202,7 @@ def run_compiled(
     kernel = order_statistics_kernel(n, reduction, *arguments)
     pairs = pairs_for(n, reduction, *arguments)
     offsets = rows.numpy().astype(np.int64) * points.stride(0)
-    result = torch.empty(d, dtype=torch.float32)
+    result = new_vector(d)
     multiple = columns_at_once(n)
     source, target = points.data_ptr(), result.data_ptr()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from fedrobust.statistics.kernels.block_sums import ROWS, add_rows, room_for_sums
 from fedrobust.statistics.kernels.kernel_parts import INFINITY, larger_magnitude
 from fedrobust.statistics.kernels.native import Code, compile_kernel, over_column_spans, vector_lanes
+from fedrobust.statistics.memory import new_vector
 
 _BLOCK = 16384
 """Columns whose sums stay in the cache while eight rows at a time run past them."""
@@ -26,7 +27,7 @@ def combined_rows(points: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor
     if len(rows) == 0:
         return torch.zeros(points.shape[1]), True
     d, multiple = points.shape[1], vector_lanes()
-    result = torch.empty(d, dtype=torch.float32)
+    result = new_vector(d)
     missing = -len(rows) % ROWS  # made up for by rows of no weight
     offsets = np.pad(rows.numpy().astype(np.int64), (0, missing), mode="edge")
     offsets *= points.stride(0)
