@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedrobust.attacks.step import Descent, Step
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.clients.local_training import LocalTraining
+from fedrobust.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.parameters import ParameterLayout
 from fedrobust.seeds import torch_generator
@@ -107,6 +108,17 @@ class BindableAttack(Protocol):
             FieldError: it cannot be used on such data.
         """
         ...
+
+
+def check_gradients(dataset: Dataset, field: str) -> None:
+    """Refuse `field`, which is made with gradients of raw inputs, where a scaler of bytes has none.
+
+    Raises:
+        FieldError: OpenCV or Pillow scales the pictures.
+    """
+    if dataset.scaler is not None and dataset.scaler.scales_bytes:
+        reason = f"is made with gradients, which {dataset.scaler.name} has none of"
+        raise FieldError(field, f"{reason}; needs dataset.scaler=torchvision_* or interpolate_*")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,13 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from fedrobust.attacks.base import ReceivedModel
+from fedrobust.attacks.base import ReceivedModel, check_gradients
 from fedrobust.attacks.data.dirty_label import check_classes, draw_count
 from fedrobust.attacks.data.feature_collision import Features, Solver, blend, feature_collision
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.attacks.triggers.base import picture_shape
 from fedrobust.component import Count, FieldError, Index, NonNegative, component
-from fedrobust.data.datasets import Examples
+from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.models.features import FeatureExtractor
 
 
@@ -58,6 +58,15 @@ class PoisonFrogs:
             raise FieldError(
                 "target_instances", f"must list different test examples, at least one, got {self.target_instances}"
             )
+
+    def bind(self, dataset: Dataset, generator: torch.Generator) -> "PoisonFrogs":
+        """The attack itself, where poisons can be crafted.
+
+        Raises:
+            FieldError: pictures are scaled by what has no gradients.
+        """
+        check_gradients(dataset, "target_instances")
+        return self
 
     def with_model(self, received: ReceivedModel) -> "FrogsOfModel":
         """The attack, crafted on the model that the attackers received."""

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedrobust.attacks.base import ReceivedModel
+from fedrobust.attacks.base import ReceivedModel, check_gradients
 from fedrobust.attacks.deployed_model.base import Tampering, check_target, clean_samples
 from fedrobust.attacks.deployed_model.bit_flip_attack import load
 from fedrobust.attacks.deployed_model.quantisation import StoredModel, quantised
 from fedrobust.attacks.triggers import Patch, Trigger, TriggerShape, union
-from fedrobust.component import Count, FieldError, Index, Positive, component
+from fedrobust.component import Count, Index, Positive, component
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.models.features import FeatureExtractor, head_name
 
@@ -55,12 +55,7 @@ class TargetedBitTrojan:
             FieldError: it does not.
         """
         check_target(self.target_label, dataset)
-        if dataset.scaler is not None and dataset.scaler.scales_bytes:
-            raise FieldError(
-                "trigger",
-                f"is made with gradients, which {dataset.scaler.name} has none of; "
-                "needs dataset.scaler=torchvision_* or interpolate_*",
-            )
+        check_gradients(dataset, "trigger")
         self.trigger.triggers(dataset.input_shape)
 
     def tamper(self, received: ReceivedModel, generator: torch.Generator) -> Tampering:

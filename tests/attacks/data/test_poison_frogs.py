@@ -1,5 +1,7 @@
 """Poison Frogs: which examples become poisons, what is asked of the model, and when the target is blended in."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.data.feature_collision import feature_collision
 from fedrobust.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.data.scalers import Scaler
 from fedrobust.models import MLP
 from fedrobust.models.features import FeatureExtractor
 from fedrobust.parameters import ParameterLayout
@@ -133,3 +136,12 @@ def test_what_cannot_be_is_refused(fields, text):
 def test_a_target_instance_must_be_there():
     with pytest.raises(FieldError, match=r"must be below 4, the test examples of class 1, got 4"):
         PoisonFrogs(target_instances=[4]).wanted_labels(pictures(12, 1))
+
+
+def test_a_scaler_without_gradients_is_refused_before_training(received):
+    """Crafting would fail on every client in every round."""
+    scaled = replace(received.dataset, scaler=Scaler("pillow_bilinear", (2, 2)))
+    with pytest.raises(FieldError, match="target_instances: is made with gradients, which pillow_bilinear has none of"):
+        PoisonFrogs().bind(scaled, torch_generator(0, "test"))
+    attack = PoisonFrogs()
+    assert attack.bind(received.dataset, torch_generator(0, "test")) is attack
