@@ -30,6 +30,8 @@ from fedrobust.types import Vector, Weights
 _CENTRED = 1e-2
 _MAX_PASSES = 4
 
+_TOO_LARGE = "updates must have squared norms below 1e308"
+
 _SLICE = 1 << 11
 """Columns of one of the products that a GPU computes at the same time."""
 
@@ -69,7 +71,7 @@ def gram_matrix(points: Points, *, centre: Vector | None = None, chunk_size: int
         gram = _gram(points, centre, chunk_size, torch.float64)
     require_finite(gram, points)
     if not all_finite(gram):
-        raise ValueError("updates must have squared norms below 1e308")
+        raise ValueError(_TOO_LARGE)
     return gram
 
 
@@ -160,7 +162,7 @@ def squared_norms(points: Points, *, chunk_size: int | None = None) -> Tensor:
         chunk_size: columns per chunk; chosen if `None`.
 
     Raises:
-        ValueError: points that are not finite.
+        ValueError: points that are not finite, or whose squared norms overflow float64.
     """
     precision = _product_precision(points)
 
@@ -176,6 +178,8 @@ def squared_norms(points: Points, *, chunk_size: int | None = None) -> Tensor:
     if precision == torch.float32 and not all_finite(norms):  # a norm above 1e19 overflowed
         norms = _sum_over_chunks(points, (len(points),), square_wide, chunk_size)
     require_finite(norms, points)
+    if not all_finite(norms):
+        raise ValueError(_TOO_LARGE)
     return norms
 
 

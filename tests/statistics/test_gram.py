@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -48,9 +50,10 @@ def test_float32_products_that_overflow_are_redone_in_float64() -> None:
     np.testing.assert_allclose(gram_matrix(points).numpy(), [[1, 1e30], [1e30, 2e60]], rtol=1e-6)
 
 
-def test_what_overflows_float64_is_refused() -> None:
+@pytest.mark.parametrize("function", [gram_matrix, squared_norms])
+def test_what_overflows_float64_is_refused(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="squared norms below"):
-        gram_matrix(torch.full((2, 2), 1e200, dtype=torch.float64))
+        function(torch.full((2, 2), 1e200, dtype=torch.float64))
 
 
 def test_medoid_is_a_majority_point() -> None:
