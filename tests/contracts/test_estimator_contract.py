@@ -23,7 +23,7 @@ from estimator_cases import (
     sample_for,
     without,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from scipy.stats import ortho_group
 
 from fedrobust.statistics import (
@@ -49,12 +49,19 @@ def assert_close(found, expected, tolerance):
 @pytest.mark.parametrize("name", without(PAIRS))
 @quick
 @given(seed=st.integers(0, 10**6), n=st.integers(200, 300), d=st.integers(1, 2))
+@example(seed=0, n=294, d=1)
 def test_permutation(name, seed, n, d):
-    """To rounding; an iteration that ends at a tolerance ends within what that allows (between two points, say)."""
+    """To rounding; an iteration that ends at a tolerance ends within what that allows.
+
+    Of an even number of points on a line every point between the middle two has the smallest sum of distances, so there
+    the geometric median is known by that sum alone.
+    """
     x = sample_for(name, n, d, seed=seed)
     order = np.random.default_rng(seed).permutation(len(x))
-    tolerance = 1e-6 if SMOOTHED in CASES[name].exempt else 1e-10
-    assert_close(CASES[name].answers(x[order]), CASES[name].answers(x), tolerance)
+    found, expected = CASES[name].answers(x[order]), CASES[name].answers(x)
+    if SMOOTHED in CASES[name].exempt and d == 1 and n % 2 == 0:
+        found, expected = ([np.abs(np.asarray(x) - one).sum() for one in answers] for answers in (found, expected))
+    assert_close(found, expected, 1e-6 if SMOOTHED in CASES[name].exempt else 1e-10)
 
 
 @pytest.mark.parametrize("name", without(ABOUT_ZERO))
