@@ -37,8 +37,9 @@ clean heads get right, so that a success is the poison's doing; Adam, 300 steps 
 
 Clean heads are right about {accuracy} of their test examples (trained to convergence). In the control the base itself
 stands in the poison's place. That a clean head gets a target right does not put it far from the boundary: other draws
-of targets hold one between the two classes that changes sides at β = 1e-2, too (seeds 0 to 7: 2 of 200; of targets
-outside of the clean head's margin, as `tests/end_to_end/test_poison_frogs_end_to_end.py` draws them, none of 200).
+of targets hold one between the two classes that changes sides at β = 1e-2, too. Of targets outside of the clean
+head's margin none does, over the seeds 0 to 7:
+`pytest -m "slow or not slow" tests/end_to_end/test_poison_frogs_end_to_end.py`.
 
 A small β lets the poison go nearly all the way to the target: one glance at the picture tells. The attack shows how it
 works, not that it cannot be seen; features that are less tied to single pixels leave more room.

@@ -13,8 +13,8 @@ _LARGE_BYTES = 1 << 22
 def new_vector(d: int) -> Vector:
     """A float32 vector `(d,)` on the CPU, not initialised.
 
-    The first write to each page of fresh memory is an interrupt. With pages of 4 KB those for ten million numbers cost
-    as much as reading ten rows of them does; PyTorch leaves large pages to a setting of the process.
+    The first write to each page of fresh memory is an interrupt, and with pages of 4 KB there are very many; PyTorch
+    leaves large pages to a setting of the process.
     """
     if 4 * d < _LARGE_BYTES:
         return torch.empty(d)

@@ -86,14 +86,13 @@ def transfer(digits: Dataset, seed: int, betas: list[float]) -> tuple[list[float
     return [success(craft(beta)) for beta in betas], success(torch.stack(bases))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 8))])
 def test_one_poison_takes_a_target_where_features_stay_as_they_are(digits, seed):
     """An independent implementation had 0.84 at β = 1e-4 and 0.00 from 1e-2 on, for one seed of 25 targets.
 
     So it is where the features are learned ones. Those of a single hidden layer, or of normalised inputs, follow the
     pixels more closely, and there a converged head turns at 1e-2, too; `experiments/poison_frogs` has the figures. Of
-    targets that the clean head only just gets right some turn at 1e-2 everywhere: with all that it gets right as
-    targets, seeds 0 to 4 had 3 of 125; outside of its margin, seeds 0 to 7 have none of 200.
+    targets that the clean head only just gets right some turn at 1e-2 everywhere: those are left out here.
     """
     (close, far, farther), control = transfer(digits, seed, [1e-4, 1e-2, 1e-1])
     assert close >= 0.7

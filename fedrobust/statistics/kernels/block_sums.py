@@ -1,11 +1,10 @@
 """What kernels that add up weighted rows have in common: sums of a block of columns, which stay in the cache."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.statistics.kernels.native import Code, can_compile, vector_lanes
+from fedrobust.statistics.kernels.native import Code, takes_rows
 
 ROWS = 8
 """Rows that run past the block's sums at a time."""
@@ -16,14 +15,7 @@ _WORTH_COMPILING = 1 << 21
 
 def can_add_rows(points: Tensor) -> bool:
     """Whether such a kernel can take `points`, and it pays."""
-    return (
-        points.device.type == "cpu"
-        and points.dtype == torch.float32
-        and points.stride(1) == 1
-        and points.shape[1] >= vector_lanes()
-        and points.numel() >= _WORTH_COMPILING
-        and can_compile()
-    )
+    return takes_rows(points, _WORTH_COMPILING)
 
 
 def room_for_sums(block: int) -> NDArray[np.float64]:

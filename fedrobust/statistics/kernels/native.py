@@ -11,6 +11,8 @@ from collections.abc import Callable
 from itertools import count, pairwise
 from typing import Any
 
+import torch
+
 from fedrobust.statistics.threads import in_turns
 
 log = logging.getLogger("fedrobust")
@@ -99,6 +101,18 @@ def vector_lanes() -> int:
 def can_compile() -> bool:
     """Whether kernels can be compiled here."""
     return _llvm() is not None
+
+
+def takes_rows(points: torch.Tensor, worth_compiling: int) -> bool:
+    """Whether a kernel that reads rows of float32 numbers can take `points` `(n, d)`, of at least so many numbers."""
+    return (
+        points.device.type == "cpu"
+        and points.dtype == torch.float32
+        and points.stride(1) == 1
+        and points.shape[1] >= vector_lanes()
+        and points.numel() >= worth_compiling
+        and can_compile()
+    )
 
 
 _kept: list[Any] = []  # an engine owns its code: it must outlive the functions

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedrobust.statistics.columns import Points, require_finite
 from fedrobust.statistics.kernels.kernel_parts import INFINITY, larger_magnitude
-from fedrobust.statistics.kernels.native import Code, can_compile, compile_kernel, vector_lanes
+from fedrobust.statistics.kernels.native import Code, compile_kernel, takes_rows, vector_lanes
 from fedrobust.statistics.threads import in_turns
 
 _ROWS = 8
@@ -21,14 +21,7 @@ _WORTH_COMPILING = 1 << 20
 
 def can_count(points: Tensor) -> bool:
     """Whether `counted_signs` can take `points`, and it pays."""
-    return (
-        points.device.type == "cpu"
-        and points.dtype == torch.float32
-        and points.stride(1) == 1
-        and points.shape[1] >= vector_lanes()
-        and points.numel() >= _WORTH_COMPILING
-        and can_compile()
-    )
+    return takes_rows(points, _WORTH_COMPILING)
 
 
 def counted_signs(points: Tensor, whole: Points) -> Tensor:
