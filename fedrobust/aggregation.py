@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 
 from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, apply_rule, named_state, state_of
+from fedrobust.belief import believed_rule
+from fedrobust.notices import collected_notices
 from fedrobust.seeds import torch_generator
 from fedrobust.server_optimizers import PlainStep, ServerOptimizer
 from fedrobust.statistics.columns import Shards
@@ -25,11 +27,14 @@ class Aggregation:
         rule: a rule, or a `Pipeline` of pre-aggregators and a rule.
         optimizer: makes the step of the rule's answer.
         devices: the parameters are divided over these devices for the rule; none: they stay where they are.
+        sampling_confidence: with which f of a round bounds the malicious clients in it, where clients are sampled;
+            `None`: f = ⌊εn⌋.
     """
 
     rule: Aggregator
     optimizer: ServerOptimizer = field(default_factory=PlainStep)
     devices: tuple[str, ...] = ()
+    sampling_confidence: float | None = None
 
     def answer(self, updates: Updates, weights: Weights, context: RoundContext) -> Aggregate:
         """The rule's answer on `updates` `(n, d)` under `weights` `(n,)`; its state is the rule's own.
@@ -40,7 +45,14 @@ class Aggregation:
         """
         points = Shards.split(updates, self.devices) if self.devices else updates
         inner = dataclasses.replace(context, state=state_of("rule", context.state))
-        return apply_rule(self.rule, points, weights.to(points.device), inner)
+        rule = believed_rule(
+            self.rule,
+            len(updates),
+            num_clients=context.num_clients,
+            num_asked=context.num_asked,
+            confidence=self.sampling_confidence,
+        )
+        return apply_rule(rule, points, weights.to(points.device), inner)
 
     def __call__(self, updates: Updates, weights: Weights, context: RoundContext) -> Aggregate:
         """The rule's answer on `updates` `(n, d)` under `weights` `(n,)`, its update made a step of.
@@ -65,5 +77,5 @@ class Aggregation:
         width = min(num_parameters, -(-_WORTH_COMPILING // num_clients))
         updates = torch.randn(num_clients, width, generator=torch_generator(0, "warm up")).to(device)
         weights = torch.full((num_clients,), 1 / num_clients, dtype=torch.float64, device=device)
-        with suppress(ValueError):  # what the rule refuses, round 1 will say
+        with collected_notices(), suppress(ValueError):  # what the rule refuses, round 1 will say
             self(updates, weights, RoundContext(root_update=updates[0]))

@@ -5,6 +5,7 @@ in `flower/strategy.py`, on any engine) carries the order to the clients and sen
 needs no knowledge of Flower.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from fedrobust.evaluation.attack_success import measure_attack_success
 from fedrobust.evaluation.audit import client_figures, data_figures, model_figures
 from fedrobust.evaluation.detection import measure_detection
 from fedrobust.evaluation.predictor import Predictor
+from fedrobust.notices import collected_notices
 from fedrobust.parameters import ParameterLayout, average_buffers, clone_buffers
 from fedrobust.server import Server
 from fedrobust.types import Buffers, UnusableUpdatesError, Vector
@@ -89,7 +91,8 @@ class Federation:
     `wants_to_attack` says whether attackers who attack only when needed do so on this model. `auditing` is the server's
     part in an audit, `audit_data` what its clients or a trusted auditor find in an order's data; `on_report` gets what
     there is to see.
-    `mark` is the watermark of the model's owner, who is the server.
+    `mark` is the watermark of the model's owner, who is the server. `notices` are lines to say before the first round,
+    and not again.
     """
 
     model: nn.Module
@@ -108,6 +111,7 @@ class Federation:
     auditing: ServerAuditing | None = None
     audit_data: Callable[[Order], DataFinding | None] | None = None
     on_report: Callable[[int, DataFinding | ModelReport], object] | None = None
+    notices: tuple[str, ...] = ()
     layout: ParameterLayout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,25 +149,31 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
 
     # 4. Attackers who act on updates change theirs, knowing of benign clients and server what the scenario grants.
     step_size = server.step_size(round_number)
+    context = RoundContext(
+        collected.clients, round_number, federation.seed, state.memory, root_update, federation.num_clients, len(asked)
+    )
     if collected.clients:
-        weights = server.weigh(collected.num_examples)
-        context = RoundContext(collected.clients, round_number, federation.seed, state.memory, root_update)
+        weights = server.weigh(collected.num_examples, federation.aggregation.rule)
         answer = partial(federation.aggregation.answer, weights=weights, context=context)
         view = ServerView(weights, step_size, answer, state.memory)
-        corruption = adversary.corrupt(collected.clients, collected.updates, view, round_number)
+        with collected_notices():  # attackers try out what nobody has sent
+            corruption = adversary.corrupt(collected.clients, collected.updates, view, round_number)
         collected = drop_non_finite(collected, corruption.rows)
 
     # 5. Pre-aggregators and the rule answer, the server's optimiser makes a step of it. Without updates, or with too
     # few for the rule, the model stays as it is.
     aggregate = None
     refusal = None if asked else f"no client is left to ask: the audit has excluded {len(excluded)}"
+    notices: list[str] = []
     if collected.clients:
-        weights = server.weigh(collected.num_examples)
-        context = RoundContext(collected.clients, round_number, federation.seed, state.memory, root_update)
-        try:
-            aggregate = federation.aggregation(collected.updates, weights, context)
-        except UnusableUpdatesError as error:  # too few for the rule, say
-            refusal = str(error)
+        weights = server.weigh(collected.num_examples, federation.aggregation.rule)
+        context = dataclasses.replace(context, clients=collected.clients)
+        with collected_notices() as said:
+            try:
+                aggregate = federation.aggregation(collected.updates, weights, context)
+            except UnusableUpdatesError as error:  # too few for the rule, say
+                refusal = str(error)
+        notices = list(said)
 
     # 6. The server steps; buffers are averaged over the kept clients.
     if aggregate is not None:
@@ -190,7 +200,12 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
 
     # 9. Evaluation judges model, attack and rule. It alone compares the rule's answer with the truth.
     row = describe_round(federation, adversary.attackers(round_number), delivery, collected, aggregate)
-    row |= {"refusal": refusal, "seconds_aggregation": seconds_aggregation, "seconds_root": seconds_root}
+    row |= {
+        "refusal": refusal,
+        "notices": notices,
+        "seconds_aggregation": seconds_aggregation,
+        "seconds_root": seconds_root,
+    }
     row |= {"seconds_watermark": seconds_watermark, "audit": audit, "seconds_audit": seconds_audit}
     started = time.perf_counter()
     if round_number % federation.evaluate_every == 0 or round_number == federation.num_rounds:

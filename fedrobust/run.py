@@ -75,7 +75,8 @@ def run_config(
     """
     scenario = build_scenario(values)
     prepared = prepare(scenario)
-    for warning in (*futile_attacks(scenario, prepared.population), *futile_audits(scenario)):
+    futile = (*futile_attacks(scenario, prepared.population), *futile_audits(scenario))
+    for warning in (*futile, *prepared.federation.notices):
         log.warning(warning)
     records = RunFolder(folder)
     try:

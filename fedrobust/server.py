@@ -1,14 +1,18 @@
 """The server's side of a round that is not a rule: whom it samples, how it weighs, how far it steps."""
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
+from fedrobust.aggregators.base import Aggregator
+from fedrobust.belief import DEFAULT_CONFIDENCE
 from fedrobust.component import Count, Index, Positive, component
 from fedrobust.seeds import torch_generator
 from fedrobust.types import Weights
+from fedrobust.weighting import DEFAULT_MAX_CLAIM_RATIO, GivenWeighting, claimed_weights, weighting_for
 
 
 @component
@@ -21,7 +25,12 @@ class Server:
         warm_start_rounds: rounds 1 to this one are played at `warm_start_learning_rate` instead of η, so that attacks
             meet a trained model.
         warm_start_learning_rate: the server's learning rate in those rounds.
-        weights: `num_examples` as clients state them, or `uniform`, which ignores what they claim.
+        weights: `uniform`, which ignores claims; `num_examples`, which believes them; `capped`, which believes them up
+            to `max_claim_ratio` times their median; `auto`: `num_examples` for the plain mean, `uniform` for every
+            other rule.
+        max_claim_ratio: read only with `capped`.
+        sampling_confidence: with which a rule's f bounds the malicious clients of a round, where clients are sampled:
+            an upper quantile of the hypergeometric law; `None`: f = ⌊εn⌋, which is too small in many rounds.
         timeout: seconds to wait for the replies of a round; clients that have not answered by then are left out.
     """
 
@@ -29,7 +38,9 @@ class Server:
     learning_rate: Positive = 1.0
     warm_start_rounds: Index = 0
     warm_start_learning_rate: Positive = 1.0
-    weights: Literal["num_examples", "uniform"] = "num_examples"
+    weights: GivenWeighting = "auto"
+    max_claim_ratio: Annotated[float, Ge(1)] = DEFAULT_MAX_CLAIM_RATIO
+    sampling_confidence: Annotated[float, Gt(0), Lt(1)] | None = DEFAULT_CONFIDENCE
     timeout: Positive = 3600.0
 
     def sample_clients(
@@ -55,9 +66,6 @@ class Server:
         """The server's learning rate in a round."""
         return self.warm_start_learning_rate if round_number <= self.warm_start_rounds else self.learning_rate
 
-    def weigh(self, num_examples: Tensor) -> Weights:
-        """The weights `(n,)` float64, summing to 1, that clients with `num_examples` `(n,)` get."""
-        if self.weights == "uniform":
-            return torch.full((len(num_examples),), 1 / len(num_examples), dtype=torch.float64)
-        counts = num_examples.double()  # before the sum: what clients claim may overflow an integer
-        return counts / counts.sum()
+    def weigh(self, num_examples: Tensor, rule: Aggregator) -> Weights:
+        """The weights `(n,)` float64, summing to 1, that clients with `num_examples` `(n,)` get under `rule`."""
+        return claimed_weights(num_examples, weighting_for(rule, self.weights), self.max_claim_ratio)

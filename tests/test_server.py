@@ -2,6 +2,7 @@
 
 import torch
 
+from fedrobust.aggregators import CoordinateMedian, Mean
 from fedrobust.server import Server
 
 
@@ -32,8 +33,11 @@ def test_forced_clients_take_the_place_of_sampled_ones():
 
 
 def test_weights():
-    assert Server().weigh(torch.tensor([1, 3])).tolist() == [0.25, 0.75]
-    assert Server(weights="uniform").weigh(torch.tensor([1, 3])).tolist() == [0.5, 0.5]
+    claims = torch.tensor([1, 3])
+    assert Server().weigh(claims, Mean()).tolist() == [0.25, 0.75]
+    assert Server(weights="num_examples").weigh(claims, CoordinateMedian()).tolist() == [0.25, 0.75]
+    assert Server().weigh(claims, CoordinateMedian()).tolist() == [0.5, 0.5]
+    assert Server(weights="capped", max_claim_ratio=2.0).weigh(claims, Mean()).tolist() == [1 / 3, 2 / 3]
 
 
 def test_step_size_after_a_warm_start():

@@ -54,6 +54,8 @@ class RoundContext:
     Attributes:
         clients: the ids of the rows; `None`: 0, ..., n - 1.
         round_number: counted from 1.
+        num_clients: the population that the round's clients were drawn from; `None`: as many as were asked.
+        num_asked: clients asked for an update, whether or not one came; `None`: as many as there are updates.
         seed: the scenario's; randomness depends on (seed, round, purpose) alone.
         state: what the rule returned as its `state` last time it was called.
         root_update: `(d,)`, the server's own update, trained on its clean root data set, for rules that trust it.
@@ -64,6 +66,8 @@ class RoundContext:
     seed: int = 0
     state: State = field(default_factory=dict)
     root_update: Vector | None = None
+    num_clients: int | None = None
+    num_asked: int | None = None
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator (on the CPU) for one purpose in this round."""

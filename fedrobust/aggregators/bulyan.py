@@ -32,7 +32,8 @@ class Bulyan:
     Cost: one n x n Gram matrix (O(n²d), the data is read once, or twice where the updates lie far from the origin),
     O(n³) for the selection, and a sort of θ values in each coordinate, O(nd log n), which reads the data once more.
     Breakdown point: it needs n ≥ 4f + 3, f the attackers it is told of, so it stands fewer than a quarter. Up to f
-    attackers, each coordinate of the answer is a mean of values close to the median of a majority of honest ones.
+    attackers, each coordinate of the answer is a mean of values close to the median of a majority of honest ones. The
+    server's weights are ignored, and with them what clients claim.
     Assumes: honest updates that differ by noise around one mean.
     Fails when: there are more than f attackers, or honest clients differ by their data: 2f of them are never heard, and
     in each coordinate a further 2f are not. Attacks that stay within the honest spread pass, as everywhere.

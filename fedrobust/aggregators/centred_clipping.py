@@ -36,7 +36,8 @@ class CentredClipping:
     iteration, O(d) of memory from round to round.
     Breakdown point: in an iteration attackers of total weight ε move the centre by at most ε·τ, wherever they stand.
     The paper proves convergence for ε up to a constant well below 1/2, with a suitable τ and client momentum. With τ
-    the median distance, τ itself is bounded while attackers are fewer than half.
+    the median distance, τ itself is bounded while attackers are fewer than half. In clients, this holds for uniform
+    weights: where weights are claims, one client can hold more than half and be the whole answer.
     Assumes: a centre that is already near the honest mean, within a few τ: the paper combines it with client momentum,
     under which honest clients stand close together.
     Fails when: τ is far too small (the centre cannot follow the clients, the answer is a step of at most

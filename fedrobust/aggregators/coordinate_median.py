@@ -17,7 +17,7 @@ class CoordinateMedian:
 
     Formula: the median of x₁ⱼ, ..., xₙⱼ for each coordinate j.
     Cost: O(n log² n · d) time by sorting networks, one pass over the updates.
-    Breakdown point: 1/2 in each coordinate.
+    Breakdown point: 1/2 in each coordinate. The server's weights are ignored, and with them what clients claim.
     Assumes: more honest than malicious clients, and honest coordinates that are spread about their mean alike.
     Fails when: d is large: its bias under attack grows as the square root of d; clients are heterogeneous, where the
         median of a coordinate is not its mean even without an attack.

@@ -41,6 +41,8 @@ class DnC:
 
     Breakdown point: none is given; f < n/2 is required here. The paper's argument is spectral separation: attackers
         whose mean lies far from the honest clients' relative to the spread of both are told apart, nearer ones are not.
+        Who is kept does not depend on the server's weights, but the kept are averaged by them: where weights are
+        claims, one client that is kept can be the whole answer.
 
     Assumes: attackers who collude in one direction in which they outweigh the honest clients' variance; at most f.
 

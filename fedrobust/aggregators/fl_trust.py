@@ -30,7 +30,8 @@ class FLTrust:
         round on `num_root_examples` examples.
 
     Breakdown point: none in the number of clients, the paper allows a majority of attackers. However many there are,
-        the answer is never longer than g₀ and never turns away from it (its inner product with g₀ is not negative).
+        the answer is never longer than g₀ and never turns away from it (its inner product with g₀ is not negative). The
+        server's weights are ignored, and with them what clients claim.
 
     Assumes: a clean root data set that resembles what the clients learn from; and a server update that points the way
         the honest clients' updates do.

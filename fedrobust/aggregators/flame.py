@@ -35,7 +35,9 @@ class Flame:
     Cost: O(n²d) for the Gram matrix, O(nd) for the average, O(n²) for the clusters; the updates are read twice.
 
     Breakdown point: attackers must be fewer than half, or they can be the cluster. Then the median norm is between
-        honest norms, and no client moves the answer by more than its share of S.
+        honest norms, and no client moves the answer by more than its share of S. Who is kept does not depend on the
+        server's weights, but the kept are averaged by them: where weights are claims, one client that is kept can be
+        the whole answer, but for the noise.
 
     Assumes: fewer than half of the clients malicious, and honest updates whose directions are closer to each other's
         than to the attackers'.

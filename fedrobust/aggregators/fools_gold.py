@@ -38,7 +38,8 @@ class FoolsGold:
         one history of d numbers for every client ever seen; a round writes it anew.
 
     Breakdown point: none is proved. Any number of sybils, even a majority, lose their weight as long as they resemble
-        each other more than honest clients do; a single attacker keeps all of its.
+        each other more than honest clients do; a single attacker keeps all of its. FoolsGold's own weights multiply the
+        server's: where these are claims, one client can be the whole answer.
 
     Assumes: honest clients with data that differ, so that their histories do; sybils that pursue one aim with similar
         updates; clients that keep their ids.

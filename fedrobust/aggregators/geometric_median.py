@@ -23,7 +23,9 @@ class GeometricMedian:
     Cost: one n x n Gram matrix (O(n²d), the data is read once, or twice where the updates lie far from the origin),
     O(n²) for each iteration and one combination of the rows (O(nd)). On a CPU the iterations over 384 and more clients
     first read the data itself, O(nd) each, and the matrix is built only if it takes more than n/48 of them.
-    Breakdown point: 1/2 of the server's weight: attackers of less cannot move the answer arbitrarily far.
+    Breakdown point: 1/2 of the server's weight: attackers of less cannot move the answer arbitrarily far. In clients,
+    this holds for uniform weights: where weights are claims, one client can hold more than half and be the whole
+    answer.
     Assumes: honest updates that spread alike in opposite directions, or little.
     Fails when: attackers agree on a direction: then they pull together, each as hard as an honest client, and the bias
     is the larger the more honest clients differ; in high dimensions honest noise is orthogonal to that direction and

@@ -25,7 +25,8 @@ class Krum:
     Cost: one n x n Gram matrix (O(n²d), the data is read once, or twice where the updates lie far from the origin) and
     a sort of each of its rows, O(n² log n); then one row is read.
     Breakdown point: it needs n ≥ 2f + 3, f the attackers it is told of. Up to f attackers, wherever they stand, the
-    answer is an update that has an honest one among its neighbours.
+    answer is an update that has an honest one among its neighbours. The server's weights are ignored, and with them
+    what clients claim.
     Assumes: honest updates that differ by noise around one mean, and less than that mean is long.
     Fails when: honest clients differ by their data, as one of them cannot speak for all; attackers stand close together
     where honest clients do not; d is large, as an update may then be near its neighbours and carry a large error in a
@@ -71,8 +72,10 @@ class MultiKrum:
     ‖xᵢ - xⱼ‖² over j ≠ i.
     Cost: one n x n Gram matrix (O(n²d), the data is read once, or twice where the updates lie far from the origin), a
     sort of each of its rows, O(n² log n), and one combination of the kept rows (O(nd)).
-    Breakdown point: it needs n ≥ 2f + 3, f the attackers it is told of. It may keep attackers, but only such as
-    have scores among the lowest, that is who stand about as close to others as honest clients do.
+    Breakdown point: it needs n ≥ 2f + 3, f the attackers it is told of. It may keep attackers, but only such as have
+    scores among the lowest, that is who stand about as close to others as honest clients do. Who is kept does not
+    depend on the server's weights, but the kept are averaged by them: where weights are claims, one client that is kept
+    can be the whole answer.
     Assumes: honest updates that differ by noise around one mean.
     Fails when: honest clients differ by their data and the minority among them is dropped; attackers stand close
     together near the honest ones, where their scores are the lowest; `num_kept` exceeds the honest clients.

@@ -25,7 +25,8 @@ class MDA:
     n²/2 pairs it may ask whether f clients can hit all longer pairs, which takes about 1.9·1.62^f steps at worst.
     Random updates need a few thousand steps in all at n = 160, f = 32.
     Breakdown point: f attackers of n, n > 2f: whoever is kept is no farther from the kept honest clients than the
-    honest ones are from each other.
+    honest ones are from each other. Who is kept does not depend on the server's weights, but the kept are averaged by
+    them: where weights are claims, one client that is kept can be the whole answer.
     Assumes: honest updates that lie within a ball which attackers have to enter to be kept.
     Fails when: attackers stay within the honest diameter, as they are then kept and up to f honest clients dropped;
     honest clients differ by their data and those at the rim are always dropped.

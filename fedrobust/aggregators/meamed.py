@@ -16,7 +16,8 @@ class Meamed:
 
     Formula: the mean of the n - f values xᵢ with the smallest |xᵢ - median|, coordinate by coordinate.
     Cost: O(n log² n · d) time, one pass over the updates.
-    Breakdown point: n > 2f: with f malicious values the median stays within the honest range.
+    Breakdown point: n > 2f: with f malicious values the median stays within the honest range. The server's weights are
+        ignored, and with them what clients claim.
     Assumes: at most f malicious clients, and honest coordinates that lie near their median.
     Fails when: clients are heterogeneous, so that honest values are as far from the median as malicious ones; a shift
         that is small in every coordinate adds up over d of them.

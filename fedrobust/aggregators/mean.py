@@ -4,6 +4,8 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 https://arxiv.org/abs/1602.05629
 """
 
+from typing import ClassVar
+
 from fedrobust.aggregators.base import Aggregate, checked
 from fedrobust.component import component
 from fedrobust.statistics.columns import Points
@@ -17,12 +19,15 @@ class Mean:
 
     Formula: Σ wᵢxᵢ, w the server's weights.
     Cost: O(nd) time, one pass over the updates.
-    Breakdown point: 0: one client can move the answer anywhere.
+    Breakdown point: 0: one client can move the answer anywhere, by its update or, where the server weighs by claimed
+        examples, by its claim. Weights are claims by default, since the mean trusts clients in any case.
     Assumes: no malicious client.
     Fails when: there is one.
     Source: McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629
     Departs: nothing.
     """
+
+    trusts_claims: ClassVar[bool] = True
 
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`; the shares are the normalised weights.

@@ -32,11 +32,14 @@ class NoRegretFilter:
         where they lie far from the origin); `num_iterations` top eigenpairs of size n: a tenth of a second for a
         hundred clients, about one second for a thousand.
     Breakdown point: f = ⌊εn⌋ < n/2 is what the rule accepts. The paper's bound, an error of the order √ε times the
-        honest clients' largest standard deviation, holds below an ε smaller than that.
+        honest clients' largest standard deviation, holds below an ε smaller than that. Who is kept does not depend on
+        the server's weights, but the kept are averaged by them: where weights are claims, one client that is kept can
+        be the whole answer.
     Assumes: honest updates whose variance is bounded in every direction, by a bound that need not be known; at most a
         fraction ε of clients are malicious.
-    Fails when: the attackers stay within the honest clients' own spread, or `num_iterations` is too small for the
-        number of directions in which they point. It is slower than the spectral filter, which removes a client a step.
+    Fails when: the attackers stay within the honest clients' own spread, or are more than 2f: the caps keep n - 2f
+        clients in, whoever they are; or `num_iterations` is too small for the number of directions in which they point.
+        It is slower than the spectral filter, which removes a client a step.
     Source: Hopkins, Li and Zhang, "Robust and Heavy-Tailed Mean Estimation Made Simple, via Regret Minimization",
         NeurIPS 2020, https://arxiv.org/abs/2007.15839; Zhu, Jiao and Steinhardt, "Robust Estimation via Generalized
         Quasi-Gradients", Information and Inference, 2022, https://arxiv.org/abs/2005.14073 (explicit low-regret filter)

@@ -22,7 +22,8 @@ class NormClipping:
     Formula: Σ wᵢ·min(1, M/‖xᵢ‖)·xᵢ + N(0, σ²I).
     Cost: O(nd), the data is read twice.
     Breakdown point: attackers of total weight ε add at most ε·M to the answer, in any direction they like; they are
-    never excluded. With M the median norm, M itself is bounded while attackers are fewer than half.
+    never excluded. With M the median norm, M itself is bounded while attackers are fewer than half. In clients, this
+    holds for uniform weights: where weights are claims, one client can hold more than half and be the whole answer.
     Assumes: attackers need long updates, as model replacement does; a bound that honest updates mostly meet.
     Fails when: attackers stay below the bound and repeat themselves over many rounds, or are many; the bound is so low
     that honest updates lose their size, or so high that it cuts nothing.

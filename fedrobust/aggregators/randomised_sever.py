@@ -25,15 +25,17 @@ class RandomisedSever:
     Cost: n²d for the Gram matrix and nd for the answer, two reads of the updates in all (once more for each new centre
         where they lie far from the origin); one top eigenpair of size n a round, at most 2f rounds.
     Breakdown point: f = ⌊εn⌋ < n/2 is what the rule accepts. The paper's bound, an error of the order √ε·σ, holds in
-        probability and below an ε smaller than that.
+        probability and below an ε smaller than that. Who is kept does not depend on the server's weights, but the kept
+        are averaged by them: where weights are claims, one client that is kept can be the whole answer.
     Assumes: honest updates whose variance is at most σ² in every direction; at most a fraction ε of clients are
         malicious.
     Fails when: the attackers stay within the honest clients' own spread. Without `sigma` 2f clients are dropped however
         harmless they are, and which honest ones is chance.
     Source: Diakonikolas et al., "Sever: A Robust Meta-Algorithm for Stochastic Optimization", ICML 2019,
         https://arxiv.org/abs/1803.02815 (the filter of its analysis)
-    Departs: client updates stand for per-sample gradients; at most 2f clients are dropped, of the last round's the
-        farthest, so that an unlucky threshold does not take the federation; the top eigenpair is exact.
+    Departs: client updates stand for per-sample gradients; nobody is dropped once 2f clients are; of a last round that
+        exceeds 2f the farthest go, and those alike, so that an unlucky threshold does not take the federation; the top
+        eigenpair is exact.
 
     Attributes:
         assumed_fraction: what the server believes the fraction of malicious clients to be; f = ⌊εn⌋.

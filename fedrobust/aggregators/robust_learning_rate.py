@@ -23,7 +23,8 @@ class RobustLearningRate:
     Cost: O(nd), the data is read twice.
     Breakdown point: none for the size of a step, which is the mean's: one attacker can make it as long as it likes,
     wherever θ or more others agree. As to its direction, with θ = 2f + 1 no f attackers decide the sign of the vote in
-    a coordinate that is not turned round.
+    a coordinate that is not turned round. The server's weights enter the mean and not the vote: where weights are
+    claims, one client can be the whole step where its signs win.
     Assumes: that a backdoor lives in coordinates on which the honest clients do not agree; honest data similar enough
     that they agree elsewhere; bounded norms (the released code can clip them: put a clipping pre-aggregator before it).
     Fails when: honest clients disagree, because their data differ, or because training has settled and their updates

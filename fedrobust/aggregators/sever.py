@@ -24,7 +24,9 @@ class Sever:
     Cost: n²d for the Gram matrix and nd for the answer, two reads of the updates in all (once more for each new centre
         where they lie far from the origin); one top eigenpair of size n a round: milliseconds each for a hundred
         clients, a second or two for all 300 rounds of a thousand clients at ε = 0.2.
-    Breakdown point: f = ⌊εn⌋ < n/2 is what the rule accepts. The paper gives none for this deterministic filter.
+    Breakdown point: f = ⌊εn⌋ < n/2 is what the rule accepts. The paper gives none for this deterministic filter. Who is
+        kept does not depend on the server's weights, but the kept are averaged by them: where weights are claims, one
+        client that is kept can be the whole answer.
     Assumes: honest updates whose variance is bounded in every direction; at most a fraction ε of clients are malicious.
     Fails when: the attackers stay within the honest clients' own spread, or are more than ⌈3f/2⌉. With `num_rounds` the
         attackers point in more directions, or lie at more scales, than there are rounds.

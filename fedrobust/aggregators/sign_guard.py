@@ -31,7 +31,8 @@ class SignGuard:
     Cost: O(nd), the data is read three times (four with `similarity`), and MeanShift on n points in 3 or 4 dimensions,
     O(n²) for each of its iterations.
     Breakdown point: fewer than half for the norms (the answer is never longer than M); for the clusters the paper gives
-    none: the honest must form the largest.
+    none: the honest must form the largest. Who is kept does not depend on the server's weights, but the kept are
+    averaged by them: where weights are claims, one client that is kept can be the whole answer.
     Assumes: attackers whose updates have another share of positive coordinates than honest ones, as the Little is
     Enough attack has, or another norm; a majority of honest clients with similar statistics.
     Fails when: the attack keeps norm and sign statistics (a permutation of an honest update's coordinates does); signs

@@ -20,7 +20,8 @@ class SignMajority:
     Formula: η·sign(Σ sign(xᵢ)), coordinate by coordinate; an exact zero votes for neither side, a tie does not move.
     Cost: O(nd), the data is read once.
     Breakdown point: 1/2 where the honest clients agree on a sign. No attacker can make the step longer than η in any
-    coordinate, but a small minority decides the coordinates on which the honest are split.
+    coordinate, but a small minority decides the coordinates on which the honest are split. The server's weights are
+    ignored, and with them what clients claim.
     Assumes: noise on an honest client's coordinate that is symmetric with one peak (the paper's assumption), so that
     each votes for the right sign more often than not; similar data at all clients.
     Fails when: clients hold different kinds of data, so that the majority's sign is not the mean's (of 1, 1 and -10 it

@@ -12,7 +12,7 @@ from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.component import AssumedFraction, NonNegative, Positive, component
 from fedrobust.statistics.columns import Points
 from fedrobust.statistics.gram import robust_gram_matrix
-from fedrobust.statistics.soft_filter import soft_filter
+from fedrobust.statistics.soft_filter import soft_filter, tell_of_budget
 from fedrobust.types import Weights
 
 
@@ -20,10 +20,11 @@ from fedrobust.types import Weights
 class SpectralFilter:
     """Scale weights by 1 - τ/τ_max, τ the squared projections on the top direction, then average under what is left.
 
-    Without `sigma` this goes on while at most 2f clients' worth of weight is gone, and the weighting whose covariance
-    has the smallest top eigenvalue wins. With `sigma` it ends as soon as that eigenvalue is at most
-    `stopping_factor`·σ². With `direction="quantum_entropy"` every direction of large variance adds to τ, and attackers
-    who point in many directions leave together instead of one direction a step.
+    Without `sigma` this goes on until more than 2f clients' worth of weight is gone, and on from there as long as a
+    step halves the top eigenvalue of the covariance; of all weightings, the last one included, that with the smallest
+    top eigenvalue wins. With `sigma` it ends as soon as that eigenvalue is at most `stopping_factor`·σ². With
+    `direction="quantum_entropy"` every direction of large variance adds to τ, and attackers who point in many
+    directions leave together instead of one direction a step.
 
     Formula: w ← w·(1 - τ/τ_max), with τᵢ = ⟨xᵢ - μ_w, v⟩² for the top eigenvector v of Σ_w, or
         τᵢ = Σⱼ pⱼ⟨xᵢ - μ_w, vⱼ⟩² with pⱼ ∝ exp(αλⱼ/λ₁) over all eigenvectors; the answer is Σ wᵢxᵢ / Σ wᵢ.
@@ -31,19 +32,24 @@ class SpectralFilter:
         where they lie far from the origin); each step, at most 2f of them in practice, one eigenpair of an n x n
         matrix, or all of them for quantum entropy.
     Breakdown point: f = ⌊εn⌋ < n/2 is what the rule accepts. The papers' bounds, an error of the order √ε times the
-        honest clients' largest standard deviation, hold below an ε smaller than that.
+        honest clients' largest standard deviation, hold below an ε smaller than that. Who is kept does not depend on
+        the server's weights, but the kept are averaged by them: where weights are claims, one client that is kept can
+        be the whole answer.
     Assumes: honest updates whose variance is bounded in every direction, by σ² if `sigma` is given; at most a fraction
         ε of clients are malicious.
     Fails when: the attackers stay within the honest clients' own spread. No filter sees such a shift: a bias of the
         order of the square root of ε times the honest top eigenvalue remains, which is large where clients are
-        heterogeneous; nearest-neighbour mixing, bucketing or client momentum lower it. An ε of half the truth or less
-        leaves attackers in: copies leave together or, where they are all of the budget of 2f, not at all. A σ that is
-        too small removes honest clients up to that budget.
+        heterogeneous; nearest-neighbour mixing, bucketing or client momentum lower it. An ε of less than half the truth
+        may leave attackers in who differ from one another; those who are alike leave together. A σ that is too small
+        removes honest clients up to that budget. At f = 0 the rule is the mean, and says so.
     Source: Allouah et al., ICML 2025, https://arxiv.org/abs/2505.01874; Diakonikolas and Kane, 2019,
         https://arxiv.org/abs/1911.05911; Dong, Hopkins and Li, NeurIPS 2019, https://arxiv.org/abs/1906.11366
-    Departs: the filter counts every client once, the average it returns also carries the server's weights; a step that
-        would remove more than 2f is not taken; quantum entropy scores are used in the soft filter and computed
-        exactly, where their paper sketches the matrix exponential.
+    Departs: the filter counts every client once, the average it returns also carries the server's weights; the
+        weighting that the last step leads to, beyond 2f, is looked at like every other, where public code takes that
+        step without a look; steps go on as long as they halve the top eigenvalue; a step beyond 2f in which most of the
+        clients left lie equally far out is not taken; with `sigma` the calmest weighting is the answer where the budget
+        ends the loop; quantum entropy scores are used in the soft filter and computed exactly, where their paper
+        sketches the matrix exponential.
 
     Attributes:
         assumed_fraction: what the server believes the fraction of malicious clients to be; f = ⌊εn⌋.
@@ -88,6 +94,7 @@ class SpectralFilter:
             max_eigenvalue=None if self.sigma is None else self.stopping_factor * self.sigma**2,
             entropy_alpha=self.entropy_alpha if self.direction == "quantum_entropy" else None,
         )
+        tell_of_budget("SpectralFilter", filtered, 2 * f)
         return average_kept(
             updates, believed, filtered.weights, scores=filtered.scores, diagnostics=filtered.diagnostics()
         )

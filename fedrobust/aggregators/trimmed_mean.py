@@ -17,7 +17,7 @@ class TrimmedMean:
 
     Formula: the mean of the order statistics f + 1, ..., n - f of each coordinate.
     Cost: O(n log² n · d) time by sorting networks, one pass over the updates.
-    Breakdown point: f malicious clients, n > 2f.
+    Breakdown point: f malicious clients, n > 2f. The server's weights are ignored, and with them what clients claim.
     Assumes: at most f malicious clients.
     Fails when: more are malicious than assumed; d is large: its bias under attack grows as the square root of d.
     Source: Yin et al., ICML 2018, https://arxiv.org/abs/1803.01498 (option II)

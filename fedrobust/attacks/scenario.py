@@ -7,8 +7,10 @@ aggregation rule ever sees it.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from fedrobust.aggregators.base import Aggregate, State, named_state, state_of
@@ -30,6 +32,9 @@ from fedrobust.component import FieldError, Fraction, Index, component
 from fedrobust.seeds import torch_generator
 from fedrobust.types import Updates, Vector, Weights
 
+_MAX_CLAIM = 2**63 - 1
+"""The largest number that a reply can hold."""
+
 _MEMORY = "attack"
 """The adversary's part of what a federation remembers."""
 
@@ -50,6 +55,7 @@ class Attack:
         loss: what they do to their objective, or `null`.
         update: what they do to their updates before the server sees them, or `null`.
         deployed_model: what becomes of the trained model in its users' memory, or `null`.
+        claimed_examples: how many examples they say they have when they attack, or `null` for the truth.
         knowledge: what an update attack may know besides the attackers' own updates: nothing (`own`), the updates of
             benign clients (`benign`), these and the server's rule and last step (`server`).
     """
@@ -64,6 +70,7 @@ class Attack:
     loss: LossAttack | None = None
     update: UpdateAttack | None = None
     deployed_model: DeployedModelAttack | None = None
+    claimed_examples: Annotated[int, Ge(1), Le(_MAX_CLAIM)] | None = None
     knowledge: Level = "own"
 
     def __post_init__(self) -> None:
@@ -189,6 +196,11 @@ class Adversary:
     def training(self, benign: LocalTraining) -> LocalTraining:
         """The training programme of an attacking client."""
         return self.attack.training.applied_to(benign)
+
+    def claim(self, client: int, num_examples: int, round_number: int) -> int:
+        """How many examples a client with `num_examples` says it has in this round."""
+        claimed = self.attack.claimed_examples
+        return num_examples if claimed is None or client not in self.attackers(round_number) else claimed
 
     def corrupt(self, clients: tuple[int, ...], updates: Updates, server: ServerView, round_number: int) -> Corruption:
         """Let this round's attackers replace their rows of `updates` `(n, d)`, in place.

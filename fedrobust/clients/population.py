@@ -120,9 +120,8 @@ class Population:
                 own = {name: values[row] for name, values in stacked.items()}
                 losses[row] = train_alone(matrix[row], own, job, self.model, layout, self.dataset)
         matrix.sub_(vector)
-        num_examples = torch.tensor(
-            [int(kept[client].sum()) if client in kept else len(self.assignment[client]) for client in ids]
-        )
+        held = {client: int(kept[client].sum()) if client in kept else len(self.assignment[client]) for client in ids}
+        num_examples = torch.tensor([self.adversary.claim(client, held[client], round_number) for client in ids])
         return TrainedClients(ids, matrix, num_examples, losses, stacked, time.perf_counter() - start)
 
     def audit(

@@ -3,9 +3,11 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from contextlib import suppress
+from typing import Annotated, Any, TypeAlias
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
@@ -14,15 +16,19 @@ from torch import Tensor
 from fedrobust.aggregation import Aggregation
 from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, State
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
+from fedrobust.belief import DEFAULT_CONFIDENCE, belief_warnings
 from fedrobust.component import FieldError, Fraction, Index, Positive, check_fields, component
 from fedrobust.flower.array_records import GlobalArrays
 from fedrobust.flower.collected_replies import client_of, collect_replies, short_reason
 from fedrobust.flower.plain_replies import claimed_examples, comparable, content_of, with_equal_weights
 from fedrobust.flower.row_matrix import RowMatrix
+from fedrobust.notices import collected_notices
 from fedrobust.preaggregators.base import Preaggregator
 from fedrobust.preaggregators.pipeline import Pipeline
 from fedrobust.server_optimizers import PlainStep, ServerOptimizer
 from fedrobust.statistics.gram import weighted_combination
+from fedrobust.types import UnusableUpdatesError
+from fedrobust.weighting import DEFAULT_MAX_CLAIM_RATIO, GivenWeighting, claimed_weights, weighting_for
 
 MetricsFunction: TypeAlias = Callable[[list[RecordDict], str], MetricRecord]
 
@@ -48,8 +54,10 @@ class _Options:
     configrecord_key: str
     server_optimizer: ServerOptimizer
     learning_rate: Positive
-    weights: Literal["num_examples", "uniform"]
+    weights: GivenWeighting
+    max_claim_ratio: Annotated[float, Ge(1)]
     max_num_examples: Positive
+    sampling_confidence: Annotated[float, Gt(0), Lt(1)] | None
     averaged_arrays: tuple[str, ...]
     devices: tuple[str, ...]
     seed: Index
@@ -96,8 +104,10 @@ class RobustStrategy(FedAvg):
         evaluate_metrics_aggr_fn: MetricsFunction | None = None,
         server_optimizer: ServerOptimizer = _PLAIN,
         learning_rate: float = 1.0,
-        weights: Literal["num_examples", "uniform"] = "num_examples",
+        weights: GivenWeighting = "auto",
+        max_claim_ratio: float = DEFAULT_MAX_CLAIM_RATIO,
         max_num_examples: float = 1e9,
+        sampling_confidence: float | None = DEFAULT_CONFIDENCE,
         averaged_arrays: Sequence[str] = BATCH_STATISTICS,
         root_update: Callable[[int, ArrayRecord], ArrayRecord] | None = None,
         device: torch.device | str = "cpu",
@@ -123,9 +133,14 @@ class RobustStrategy(FedAvg):
             server_optimizer: what the server makes of the rule's answer: `ServerMomentum()` (FedAvgM), `ServerAdam()`,
                 `ServerYogi()`; its memory goes on over several `start`s.
             learning_rate: the server's, η of arrays + η · step; for Adam and Yogi 0.01 to 0.1.
-            weights: `num_examples` as clients claim under `weighted_by_key`, or `uniform`, which ignores their claims,
-                in metrics too, and needs none. Many rules give a client power in proportion to its weight.
+            weights: `uniform`, which ignores clients' claims, in metrics too, and needs none; `num_examples` as clients
+                claim under `weighted_by_key`; `capped`, that up to `max_claim_ratio` times the median claim; `auto`:
+                `num_examples` for the plain mean, `uniform` for every other rule. Many rules give a client power in
+                proportion to its weight.
+            max_claim_ratio: read only with `capped`.
             max_num_examples: a reply that claims more is rejected.
+            sampling_confidence: with which a rule's f bounds the malicious nodes of a round, where not all are asked:
+                an upper quantile of the hypergeometric law; `None`: f = ⌊εn⌋.
             averaged_arrays: shell patterns of the names that are averaged over the kept clients.
             root_update: for a rule that needs one: from the round and the arrays sent, the arrays that the server has
                 trained from them on its own clean data.
@@ -149,7 +164,9 @@ class RobustStrategy(FedAvg):
             "server_optimizer": server_optimizer,
             "learning_rate": learning_rate,
             "weights": weights,
+            "max_claim_ratio": max_claim_ratio,
             "max_num_examples": max_num_examples,
+            "sampling_confidence": sampling_confidence,
             "averaged_arrays": averaged_arrays if isinstance(averaged_arrays, str) else tuple(averaged_arrays),
             "devices": devices if isinstance(devices, str) else tuple(devices),
             "seed": seed,
@@ -173,9 +190,10 @@ class RobustStrategy(FedAvg):
             train_metrics_aggr_fn=train_metrics_aggr_fn,
             evaluate_metrics_aggr_fn=evaluate_metrics_aggr_fn,
         )
-        self.aggregation = Aggregation(self.pipeline, server_optimizer, tuple(devices))
+        self.aggregation = Aggregation(self.pipeline, server_optimizer, tuple(devices), sampling_confidence)
         self.learning_rate = learning_rate
-        self.weights = weights
+        self.weights = weighting_for(self.pipeline, weights)
+        self.max_claim_ratio = max_claim_ratio
         self.max_num_examples = max_num_examples
         self.averaged_arrays = tuple(averaged_arrays)
         self.root_update = root_update
@@ -186,6 +204,8 @@ class RobustStrategy(FedAvg):
         self._rows = rows
         self._sent: GlobalArrays | None = None
         self._asked: frozenset[int] = frozenset()
+        self._num_nodes = 0
+        self._said: set[str] = set()
 
     def summary(self) -> None:
         """Log what the strategy is made of."""
@@ -221,6 +241,8 @@ class RobustStrategy(FedAvg):
         """
         messages = list(super().configure_train(server_round, arrays, config, grid))
         self._asked = frozenset(message.metadata.dst_node_id for message in messages)
+        self._num_nodes = max(len(list(grid.get_node_ids())), len(self._asked))
+        self._warn_of_belief()
         self._sent = GlobalArrays(arrays, self.averaged_arrays) if messages else None
         return messages
 
@@ -239,17 +261,21 @@ class RobustStrategy(FedAvg):
         log.info("aggregate_train: %d replies accepted, %d rejected", len(nodes), len(rejections))
         started = time.perf_counter()
         answer, record, refusal = None, sent.record, None
+        notices: Iterable[str] = ()
         if nodes:
             context = self._context(sent, tuple(map(client_of, nodes)))
             started = time.perf_counter()
-            try:
-                weights = torch.tensor(collected.weights, dtype=torch.float64)
-                answer = self.aggregation(self._rows.rows[:, : sent.num_parameters], weights, context)
-                record = sent.moved(self._step(sent, answer))
-                self._state = {name: self._rows.owned(values) for name, values in answer.state.items()}
-            except ValueError as error:
-                refusal = str(error)
-                log.warning("round %d: the model stays as it is: %s", self.round_number, refusal)
+            with collected_notices() as notices:
+                try:
+                    claims = torch.tensor(collected.weights, dtype=torch.float64)
+                    weights = claimed_weights(claims, self.weights, self.max_claim_ratio)
+                    answer = self.aggregation(self._rows.rows[:, : sent.num_parameters], weights, context)
+                    record = sent.moved(self._step(sent, answer))
+                    self._state = {name: self._rows.owned(values) for name, values in answer.state.items()}
+                except ValueError as error:
+                    refusal = str(error)
+                    log.warning("round %d: the model stays as it is: %s", self.round_number, refusal)
+            self._say(notices)
         about: dict[str, Any] = {
             "round": self.round_number,
             "nodes": nodes,
@@ -259,6 +285,7 @@ class RobustStrategy(FedAvg):
             "shares": None if answer is None or answer.shares is None else answer.shares.tolist(),
             "scores": None if answer is None or answer.scores is None else answer.scores.tolist(),
             "refusal": refusal,
+            "notices": list(notices),
             "diagnostics": {} if answer is None else {name: float(v) for name, v in answer.diagnostics.items()},
             "seconds_aggregation": time.perf_counter() - started,
         }
@@ -299,7 +326,23 @@ class RobustStrategy(FedAvg):
             row = torch.empty(sent.num_columns)
             sent.write_difference(self.root_update(self.round_number, sent.record), row)
             root = row[: sent.num_parameters].to(self._rows.device)
-        return RoundContext(clients, self.round_number, self.seed, self._state, root)
+        num_asked = len(self._asked)
+        return RoundContext(clients, self.round_number, self.seed, self._state, root, self._num_nodes, num_asked)
+
+    def _warn_of_belief(self) -> None:
+        """Say before training where the rule reckons with no malicious node, or with fewer than a sample may hold."""
+        confidence = self.aggregation.sampling_confidence
+        with collected_notices(), suppress(UnusableUpdatesError):  # what the rule refuses, the round will say
+            if self._asked:
+                lines = list(belief_warnings(self.pipeline, self._num_nodes, len(self._asked), confidence))
+                self._say(lines)
+
+    def _say(self, lines: Iterable[str]) -> None:
+        """Log what has not been said before; `diagnostics` has it for every round."""
+        for text in lines:
+            if text not in self._said:
+                self._said.add(text)
+                log.warning("%s", text)
 
     def _step(self, sent: GlobalArrays, answer: Aggregate) -> Tensor:
         """What to add to the arrays, `(num_columns,)`: the rule's answer, and the average of what it does not judge."""

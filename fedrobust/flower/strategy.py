@@ -31,6 +31,7 @@ class FederationStrategy(Strategy):
         self._round: Generator[Order, Delivery, Row] | None = None
         self._asked: dict[int, tuple[int, ...]] = {}
         self._started = 0.0
+        self._said = set(federation.notices)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -71,6 +72,10 @@ class FederationStrategy(Strategy):
             log.warning("round %d: client %s rejected: %s", row["round"], one["client"], one["reason"])
         if row["refusal"] is not None:
             log.warning("round %d: the model stays as it is: %s", row["round"], row["refusal"])
+        for text in row["notices"]:
+            if text not in self._said:  # what holds in one round holds in many: rounds.jsonl has them all
+                self._said.add(text)
+                log.warning("round %d: %s", row["round"], text)
         self.on_round(row)
         return None, None
 

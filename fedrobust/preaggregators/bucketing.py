@@ -23,7 +23,8 @@ class Bucketing:
     Formula: yₖ is the mean of the clients π((k - 1)s + 1), ..., π(ks), π a random permutation, s the size of a bucket;
     the last of the ⌈n/s⌉ buckets may be smaller.
     Cost: ⌈n/s⌉ combinations of the rows, O(n²d/s), written as a new matrix of ⌈n/s⌉ rows.
-    Breakdown point: that of the rule behind it divided by s, as one attacker spoils a bucket.
+    Breakdown point: that of the rule behind it divided by s, as one attacker spoils a bucket. A bucket is averaged by
+    the server's weights: where weights are claims, one client can be its whole bucket.
     Assumes: a robust rule behind it that is told of s times the fraction of malicious clients.
     Fails when: s times the attackers' fraction reaches what the rule stands; the rule's `assumed_fraction`, which
     is now one of buckets, is left at that of clients.

@@ -14,6 +14,7 @@ from fedrobust.audits.data_auditing import DataAuditing
 from fedrobust.audits.server_auditing import ServerAuditing
 from fedrobust.config import ConfigError
 from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.notices import collected_notices
 from fedrobust.scenario.parts import draw_clean_examples
 from fedrobust.scenario.scenario import Scenario
 from fedrobust.seeds import torch_generator
@@ -65,8 +66,9 @@ def _try_client_audit(scenario: Scenario, method: ClientAudit) -> None:
     updates = torch.randn(num_asked, 4, generator=torch_generator(0, "trial"))
     weights = torch.full((num_asked,), 1 / num_asked, dtype=torch.float64)
     try:
-        answer = Aggregation(scenario.rule).answer(updates, weights, RoundContext(root_update=updates[0]))
-        method.suspicion(updates, answer)
+        with collected_notices():
+            answer = Aggregation(scenario.rule).answer(updates, weights, RoundContext(root_update=updates[0]))
+            method.suspicion(updates, answer)
     except UnusableUpdatesError:
         pass  # what the rule refuses, round 1 will say
     except ValueError as error:

@@ -8,6 +8,7 @@ from fedrobust.clients.local_training import TrainingOverrides
 from fedrobust.clients.population import Population
 from fedrobust.scenario.scenario import Scenario
 from fedrobust.seeds import torch_generator
+from fedrobust.weighting import weighting_for
 
 
 def futile_attacks(scenario: Scenario, population: Population) -> Iterator[str]:
@@ -18,7 +19,14 @@ def futile_attacks(scenario: Scenario, population: Population) -> Iterator[str]:
     if not scenario.has_attack_round():
         yield f"no client ever attacks: attack.schedule has no round in 1..num_rounds={scenario.num_rounds}"
     stages = (attack.data, attack.loss, attack.update)
-    if all(stage is None for stage in stages) and attack.training == TrainingOverrides():
+    weighting = weighting_for(scenario.rule, scenario.server.weights)
+    if attack.claimed_examples is not None and weighting == "uniform":
+        yield (
+            f"attack.claimed_examples={attack.claimed_examples} changes nothing: server.weights="
+            f"{scenario.server.weights} comes to uniform here"
+        )
+    claims = attack.claimed_examples is not None and weighting != "uniform"
+    if all(stage is None for stage in stages) and attack.training == TrainingOverrides() and not claims:
         yield "malicious clients train as benign ones: attack has neither data, loss, update nor training"
     if attack.data is None:
         return

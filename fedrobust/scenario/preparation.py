@@ -63,6 +63,7 @@ def prepare(scenario: Scenario) -> Prepared:
             scenario.rule,
             scenario.server_optimizer,
             tuple(str(select_device(name, field="devices")) for name in scenario.devices or ()),
+            scenario.server.sampling_confidence,
         ),
         adversary=population.adversary,
         num_clients=scenario.num_clients,
@@ -75,6 +76,7 @@ def prepare(scenario: Scenario) -> Prepared:
         mark=mark,
         auditing=server_auditing(scenario, clients_dataset, model),
         audit_data=partial(_audit_data, population) if population.auditing is not None else None,
+        notices=tuple(scenario.belief_warnings()),
     )
     return Prepared(clients_dataset, population.assignment, model, federation, population)
 

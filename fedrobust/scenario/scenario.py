@@ -7,6 +7,7 @@ from typing import Any
 from fedrobust.aggregators.base import Aggregator, UnsuitableSizeError
 from fedrobust.attacks.scenario import Attack
 from fedrobust.audits.plan import AuditPlan
+from fedrobust.belief import belief_warnings, believed_rule
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.component import Count, FieldError, Index, component
 from fedrobust.config import GROUPS, ConfigError, build, check_root
@@ -15,6 +16,7 @@ from fedrobust.data.partition import Partition
 from fedrobust.devices import select_device
 from fedrobust.engines import Engine
 from fedrobust.models import Architecture
+from fedrobust.notices import collected_notices
 from fedrobust.preaggregators import Pipeline, Preaggregator
 from fedrobust.records.loggers import Logger
 from fedrobust.server import Server
@@ -100,10 +102,26 @@ class Scenario:
         """
         return Pipeline(preaggregators=self.preaggregator, aggregator=self.aggregator)
 
+    def belief_warnings(self) -> list[str]:
+        """One line where the rule reckons with no malicious client, or with fewer than a sample may hold."""
+        num_asked = self.server.num_sampled or self.num_clients
+        with collected_notices():  # of the trial; the lines say it with the config's names
+            return list(belief_warnings(self.rule, self.num_clients, num_asked, self.server.sampling_confidence))
+
     def _check_rule(self) -> None:
         """Let the rule speak up now about a number of clients that it cannot work with."""
+        num_asked = self.server.num_sampled or self.num_clients
         try:
-            self.rule.check_size(self.server.num_sampled or self.num_clients)
+            with collected_notices():
+                rule = believed_rule(
+                    self.rule,
+                    num_asked,
+                    num_clients=self.num_clients,
+                    num_asked=num_asked,
+                    confidence=self.server.sampling_confidence,
+                )
+                assert isinstance(rule, Pipeline)
+                rule.check_size(num_asked)
         except FieldError as error:
             raise FieldError("preaggregator", error.message) from None
         except UnsuitableSizeError as error:

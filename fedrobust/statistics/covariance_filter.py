@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from fedrobust.notices import notice
 from fedrobust.statistics.null_spectrum import (
     FALSE_ALARM,
     NULL_TOLERANCE,
@@ -70,8 +71,9 @@ def filter_covariance(x: Array, contamination: float, seed: int = 0, *, progress
     Source: Diakonikolas et al., ICML 2017, https://arxiv.org/abs/1703.00893.
     Departs: λ's limit is simulated, where the paper has 1 + O(ε log²(1/ε)) and the authors' code 1; a tail is removed
         where it exceeds three times its law under the null, instead of 12e^{-kT} + 3ε/(d log(N/τ))² with k searched for
-        until 0.5 to 1.5 εN points are gone; each tail on its own; ‖y‖² is tested too; no more than 2εN points are
-        removed in all; the result is rescaled by the median.
+        until 0.5 to 1.5 εN points are gone; each tail on its own; ‖y‖² is tested too; nothing more is removed once
+        2εN points are gone, and notice is given where more stand out; the removal that exceeds 2εN ends with half of
+        the points; the result is rescaled by the median.
     """
     samples = as_samples(x)
     epsilon = check_contamination(contamination)
@@ -163,7 +165,13 @@ def fit_covariance(
             whitened = whiten(points, centre, rows, factor, buffer)
             squared_radii = squared_norms(whitened)
             outliers, statistic, limit = _look(whitened, squared_radii, null)
-        outliers = outliers[: budget - (n - num_kept)]
+        gone = n - num_kept
+        if gone >= budget and len(outliers) > 0:
+            notice(
+                f"filter_covariance: {gone} of {n} points are removed, all of the budget of {budget}, and "
+                f"{len(outliers)} more stand out; the contamination is too small"
+            )
+        outliers = outliers[: max(budget, n // 2) - gone if gone < budget else 0]
         iterations.append(Iteration(statistic=statistic, threshold=limit, removed=float(len(outliers))))
         if len(outliers) == 0:
             break

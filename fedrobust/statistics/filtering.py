@@ -6,9 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedrobust.notices import notice
 from fedrobust.statistics.results import Iteration
 from fedrobust.statistics.spectral import TopDirection
 from fedrobust.types import Weights
+
+AS_FAR = 0.9
+"""From this part of the largest squared projection on a point lies as far out as the farthest: a soft step leaves
+hardly anything of it. Up to 48 % of points at one place are told from the others, at (0.48/0.52)² < 0.9 then."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,9 @@ class Filtered:
         eigenvalue: that of the covariance under `weights`.
         num_steps: how often the weights were changed.
         iterations: one entry a step, in order, those beyond this weighting included; empty where none are kept.
+        removed_beyond_budget: the mass, in points, that this weighting lacks beyond what might be removed.
+        num_refused: steps that were not taken, since they would have removed most of the points left.
+        lowest_within_budget: the smallest top eigenvalue of a weighting within the budget; `None` if this is one.
     """
 
     weights: Weights
@@ -32,6 +40,9 @@ class Filtered:
     eigenvalue: float
     num_steps: int
     iterations: tuple[Iteration, ...] = ()
+    removed_beyond_budget: float = 0.0
+    num_refused: int = 0
+    lowest_within_budget: float | None = None
 
     def diagnostics(self) -> dict[str, float]:
         """What is worth a line in the log."""
@@ -40,6 +51,8 @@ class Filtered:
             "top_eigenvalue": self.eigenvalue,
             "num_steps": float(self.num_steps),
             "removed_mass": float((1 - self.weights).sum()),
+            "removed_beyond_budget": self.removed_beyond_budget,
+            "num_refused": float(self.num_refused),
         }
 
 
@@ -55,8 +68,22 @@ def relative_projections(top: TopDirection, weights: Weights) -> Tensor:
 
 
 def assumed_count(assumed_fraction: float, n: int) -> int:
-    """Count f = ⌊εn + 1e-9⌋, the clients (or points) out of n that are believed malicious (or corrupted)."""
-    return math.floor(assumed_fraction * n + 1e-9)
+    """Count f = ⌊εn + 1e-9⌋, the clients (or points) out of n that are believed malicious (or corrupted).
+
+    Gives notice where an ε above zero comes to none: a robust rule is then the mean, or no better.
+    """
+    f = math.floor(assumed_fraction * n + 1e-9)
+    if f == 0 < assumed_fraction:
+        notice(says_none(assumed_fraction, n))
+    return f
+
+
+def says_none(assumed_fraction: float, n: int) -> str:
+    """Say that ε of n is none, and from which ε on f is 1."""
+    return (
+        f"an assumed fraction of {assumed_fraction:g} of {n} is none (f = ⌊εn⌋ = 0), so nothing is done against "
+        f"outliers; from {math.ceil(1e4 / n) / 1e4:g} on f is 1"
+    )
 
 
 def outlier_count(contamination: float, n: int) -> int:

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedrobust.statistics.filtering import Filtered, relative_projections
+from fedrobust.statistics.filtering import AS_FAR, Filtered, relative_projections
 from fedrobust.statistics.shrinking_sample import ShrinkingSample
 from fedrobust.statistics.spectral import top_direction
 from fedrobust.statistics.threads import on_one_thread
@@ -48,7 +48,8 @@ def randomised_hard_filter(
 
     Args:
         gram: `(n, n)` float64, about any centre.
-        max_dropped: points that may be dropped in all, fewer than n; a round that would drop more drops the farthest.
+        max_dropped: points that may be dropped before the last round, fewer than n; a round that would drop more drops
+            the farthest, and those that lie as far out as the last of these, up to half of the points left.
         max_eigenvalue: the variance in any direction at which to stop; `None`: go on until `max_dropped` are gone.
         generator: one uniform number a round.
 
@@ -64,8 +65,12 @@ def randomised_hard_filter(
         if num_left == 0 or (max_eigenvalue is not None and eigenvalue <= max_eigenvalue):
             return 0
         threshold = 1 - float(torch.rand((), generator=generator, dtype=torch.float64))
-        drop = min(int((relative >= threshold).sum()), num_left)
-        num_left -= drop
+        drop = int((relative >= threshold).sum())
+        if drop > num_left:  # points that are alike leave together, however unlucky the threshold
+            last = float(relative.sort(descending=True).values[num_left - 1])
+            alike = int((relative >= max(AS_FAR * last, threshold)).sum())
+            drop = max(num_left, min(alike, int((relative >= 0).sum()) // 2))
+        num_left = max(num_left - drop, 0)
         return drop
 
     return _drop_rounds(gram, how_many)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import erfc
 
+from fedrobust.notices import notice
 from fedrobust.statistics.covariance_direction import sample_direction
 from fedrobust.statistics.filtering import check_positive, outlier_count
 from fedrobust.statistics.results import Iteration, MeanEstimate
@@ -53,7 +54,9 @@ def filter_mean(x: Array, contamination: float, sigma: float = 1.0) -> MeanEstim
 
     Source: Diakonikolas et al., ICML 2017, https://arxiv.org/abs/1703.00893, and the constants of the authors' code
         (τ = 0.1, 2.5).
-    Departs: no more than 2εN points are removed in all, where the authors' code goes on, if need be, to the last point.
+    Departs: nothing more is removed once 2εN points are gone, where the authors' code goes on, if need be, to the last
+        point; the removal that exceeds 2εN ends with half of the points. Notice is given where the eigenvalue is then
+        still above the threshold.
         Points farther out along v than any two of N good ones are from one another, with probability 1 - τ, go in any
         case: the code keeps a part ε/(d ln(dε/τ)) of them however far out they are, and leaves it to the paper's naive
         pruning to remove them first. Where ln(dε/τ) < 1, for which that part is not small or not defined, it is the
@@ -65,17 +68,17 @@ def filter_mean(x: Array, contamination: float, sigma: float = 1.0) -> MeanEstim
     n, d = points.shape
     outlier_count(epsilon, n)
     threshold = 1 + 3 * epsilon * math.log(1 / epsilon) if epsilon > 0 else math.inf
-    fewest = n - math.floor(2 * epsilon * n + 1e-9)
+    budget = math.floor(2 * epsilon * n + 1e-9)
     direction = sample_direction(points)
     weights = torch.ones(n, dtype=torch.float64)
     kept = np.arange(n)
     iterations: list[Iteration] = []
     top = direction(weights)
-    while top.eigenvalue / sigma**2 >= threshold and len(kept) > fewest and top.projections is not None:
+    while top.eigenvalue / sigma**2 >= threshold and n - len(kept) < budget and top.projections is not None:
         projections = top.projections.numpy()[kept]
         deviations = np.abs(projections - np.median(projections)) / sigma
         order = np.argsort(deviations, kind="stable")
-        num_kept = max(fewest, _num_kept(deviations[order], d, epsilon))
+        num_kept = max(n - max(budget, n // 2), _num_kept(deviations[order], d, epsilon))
         if num_kept == len(kept):
             break
         removed = len(kept) - num_kept
@@ -84,6 +87,12 @@ def filter_mean(x: Array, contamination: float, sigma: float = 1.0) -> MeanEstim
         weights = torch.zeros(n, dtype=torch.float64)
         weights[torch.from_numpy(kept)] = 1.0
         top = direction(weights, near=top)
+    if n - len(kept) >= budget > 0 and top.eigenvalue / sigma**2 >= threshold:
+        notice(
+            f"filter_mean: {n - len(kept)} of {n} points are removed, all of the budget of {budget}, and the top "
+            f"eigenvalue is still {top.eigenvalue / sigma**2:.3g}σ², where {threshold:.3g}σ² is expected; the "
+            "contamination or σ is too small, or N is"
+        )
     return MeanEstimate(
         method="filter for an unknown mean",
         mean=samples.restore(sample_mean(points, weights)),

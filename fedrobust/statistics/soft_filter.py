@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedrobust.statistics.filtering import Filtered, relative_projections
+from fedrobust.notices import notice
+from fedrobust.statistics.filtering import AS_FAR, Filtered, relative_projections
 from fedrobust.statistics.quantum_entropy import quantum_entropy_direction
 from fedrobust.statistics.results import Iteration
 from fedrobust.statistics.spectral import Direction, TopDirection, top_direction
@@ -21,6 +22,9 @@ from fedrobust.types import Weights
 
 # Copies of one point must leave together, though the rounding of K makes their projections differ a little.
 _ROUNDING = 1e-6
+
+_SHARP = 0.5
+"""A fall of the top eigenvalue to this part of it in one step is taken to show that outliers left."""
 
 
 @on_one_thread
@@ -56,36 +60,78 @@ def soft_filter_along(
 ) -> Filtered:
     """Repeat w ← w(1 - τ/τ_max), τ the squared projections on the top direction of the covariance under w.
 
-    Every step removes a point, so this ends. With `max_eigenvalue` it ends at the first weighting whose top eigenvalue
-    is no larger, or before more than `max_removed` is gone, and the last weighting is the answer. Without, steps go on
-    while no more than `max_removed` is gone, and the weighting with the smallest top eigenvalue is the answer.
+    Every step removes a point, so this ends: at the first weighting from which more than `max_removed` is gone, or, as
+    long as a step halves the top eigenvalue, later. What lies beyond the budget is looked at like
+    everything else. Points that are alike leave in one step, and so where they are all of the budget the step that
+    exceeds it is the one that helps; what it leaves of them the next steps take.
+
+    The weighting with the smallest top eigenvalue is the answer. With `max_eigenvalue` the loop ends before, at the
+    first weighting whose top eigenvalue is no larger, and that one is the answer.
+
+    Two steps are not taken: any if nothing may be removed, and one that exceeds the budget where most of the weight
+    left lies equally far out. Malicious points are the fewer, so such a step takes honest points, two groups of them on
+    either side, say, and might leave the malicious ones alone, whose variance is then the smallest of all.
 
     Args:
         direction: finds τ under a weighting.
         n: the number of points.
-        max_removed: the mass, in points, that may be taken away; twice the number of suspected outliers.
+        max_removed: the mass, in points, that may be taken away before the last step; twice the number of suspected
+            outliers.
         max_eigenvalue: the variance that good points are believed not to exceed in any direction.
 
     Returns:
-        Weights that sum to at least n - `max_removed`; all 1 if nothing was removed.
+        The weights, all 1 if nothing was removed, and by how much they exceed the budget.
     """
     weights = torch.ones(n, dtype=torch.float64)
     top = direction(weights)
     relative = relative_projections(top, weights)
     current = best = Filtered(weights, relative, top.eigenvalue, top.eigenvalue, 0)
     iterations: list[Iteration] = []
-    while top.eigenvalue > 0 and (max_eigenvalue is None or top.eigenvalue > max_eigenvalue):
+    left, beyond, num_refused, falls = float(n), 0.0, 0, True
+    while max_removed > 0 and (beyond <= _ROUNDING or falls) and not _is_calm(top.eigenvalue, max_eigenvalue):
         factors = 1 - relative
-        before, weights = weights, weights * factors.where(factors > _ROUNDING, 0.0)
-        if n - float(weights.sum()) > max_removed + 1e-9:
+        after = weights * factors.where(factors > _ROUNDING, 0.0)
+        before, left = left, float(after.sum())
+        beyond = n - left - max_removed
+        if beyond > _ROUNDING and float(weights[relative >= AS_FAR].sum()) > before / 2:
+            num_refused = 1
             break
-        removed = float((before - weights).sum())
-        iterations.append(Iteration(statistic=top.eigenvalue, threshold=max_eigenvalue, removed=removed))
+        weights = after
+        iterations.append(Iteration(statistic=top.eigenvalue, threshold=max_eigenvalue, removed=before - left))
+        previous = top.eigenvalue
         top = direction(weights, near=top)
+        falls = top.eigenvalue < _SHARP * previous
         relative = relative_projections(top, weights)
         current = Filtered(
             weights, current.scores + relative, best.first_eigenvalue, top.eigenvalue, current.num_steps + 1
         )
+        if beyond > _ROUNDING:
+            lowest = best.eigenvalue if best.lowest_within_budget is None else best.lowest_within_budget
+            current = replace(current, removed_beyond_budget=beyond, lowest_within_budget=lowest)
         if current.eigenvalue < best.eigenvalue:
             best = current
-    return replace(best if max_eigenvalue is None else current, iterations=tuple(iterations))
+    answer = current if _is_calm(current.eigenvalue, max_eigenvalue) else best
+    return replace(answer, iterations=tuple(iterations), num_refused=num_refused)
+
+
+def _is_calm(eigenvalue: float, max_eigenvalue: float | None) -> bool:
+    return eigenvalue <= (max_eigenvalue or 0.0)
+
+
+def tell_of_budget(method: str, filtered: Filtered, max_removed: float) -> None:
+    """One notice where the step that ended `method` decided the answer, or was refused.
+
+    Decided: its top eigenvalue is less than half of any within the budget. A step like any other lowers it by less, and
+    is in the diagnostics alone.
+    """
+    n = len(filtered.weights)
+    if filtered.num_refused:
+        notice(
+            f"{method}: the last step was not taken, since most of {n} points are equally far out along the top "
+            "direction: two groups of honest ones, or nearly half are malicious"
+        )
+    elif filtered.lowest_within_budget is not None and filtered.eigenvalue < _SHARP * filtered.lowest_within_budget:
+        notice(
+            f"{method}: more than the budget of {max_removed:g} of {n} points was removed, since those alike left "
+            "together; more seem to be malicious than assumed"
+        )

@@ -15,7 +15,7 @@ from fedrobust.statistics.gram import weighted_combination
 from fedrobust.statistics.results import Iteration, MeanEstimate
 from fedrobust.statistics.rows import weighted_row_mean
 from fedrobust.statistics.samples import Array, as_samples, check_contamination
-from fedrobust.statistics.soft_filter import soft_filter_along
+from fedrobust.statistics.soft_filter import soft_filter_along, tell_of_budget
 from fedrobust.types import Vector, Weights
 
 Scoring: TypeAlias = Literal["top", "quantum_entropy"]
@@ -27,8 +27,8 @@ def covariance_agnostic_mean(
 ) -> MeanEstimate:
     """The mean of good points of unknown covariance, from a sample of which a part ε may be anything (CAF).
 
-    Repeat w ← w(1 - τ/τ_max), τᵢ = ⟨xᵢ - μ_w, v⟩² for the top eigenvector v of the covariance under w, while no more
-    than 2f is gone in all; the mean under the weights whose top eigenvalue is smallest is the answer.
+    Repeat w ← w(1 - τ/τ_max), τᵢ = ⟨xᵢ - μ_w, v⟩² for the top eigenvector v of the covariance under w, until more than
+    2f is gone in all; of all weights, the last ones included, those with the smallest top eigenvalue give the answer.
 
     Bound: ‖μ̂ - μ‖ = O(√(ε‖Σ‖)) beside the good points' own sampling error √(tr Σ/N); a shift within √(ε‖Σ‖) is
     invisible to any filter.
@@ -50,7 +50,9 @@ def covariance_agnostic_mean(
     Source: Allouah et al., "Towards Trustworthy Federated Learning with Untrusted Participants", ICML 2025,
         https://arxiv.org/abs/2505.01874; quantum entropy scores: Dong, Hopkins and Li, NeurIPS 2019,
         https://arxiv.org/abs/1906.11366
-    Departs: a step that would remove more than 2f is not taken. Quantum entropy scores are computed exactly, where
+    Departs: the weighting that the last step leads to, beyond 2f, is looked at like every other, where public code
+        takes that step without a look. Steps go on as long as they halve the top eigenvalue. A step beyond 2f in which
+        most of the points left lie equally far out is not taken. Quantum entropy scores are computed exactly, where
         their paper sketches the matrix exponential.
     """
     return _soft_mean("covariance-agnostic mean (CAF)", x, contamination, None, direction, entropy_alpha)
@@ -68,7 +70,7 @@ def bounded_covariance_mean(
     """The mean of good points whose variance is at most σ² in every direction, a part ε of the sample being anything.
 
     Repeat w ← w(1 - τ/τ_max), τᵢ = ⟨xᵢ - μ_w, v⟩² for the top eigenvector v of the covariance under w, until its
-    eigenvalue is at most Cσ² or the next step would remove more than 2f in all.
+    eigenvalue is at most Cσ² or more than 2f is gone in all; then the weights with the smallest one give the answer.
 
     Bound: ‖μ̂ - μ‖ = O(σ√ε) beside the good points' own sampling error √(tr Σ/N).
 
@@ -88,8 +90,9 @@ def bounded_covariance_mean(
 
     Source: Diakonikolas and Kane, 2019, https://arxiv.org/abs/1911.05911; quantum entropy scores: Dong, Hopkins and Li,
         NeurIPS 2019, https://arxiv.org/abs/1906.11366
-    Departs: a step that would remove more than 2f is not taken. Quantum entropy scores are computed exactly, where
-        their paper sketches the matrix exponential.
+    Departs: where the budget of 2f ends the loop, the calmest weighting is the answer, that beyond the budget included.
+        A step beyond 2f in which most of the points left lie equally far out is not taken. Quantum entropy scores are
+        computed exactly, where their paper sketches the matrix exponential.
     """
     limit = check_positive(stopping_factor, "stopping_factor") * check_positive(sigma, "sigma") ** 2
     return _soft_mean("bounded-covariance mean", x, contamination, limit, direction, entropy_alpha)
@@ -128,6 +131,7 @@ def _soft_mean(
         )
         weights, iterations = filtered.weights, filtered.iterations
         details |= filtered.diagnostics()
+        tell_of_budget(method, filtered, 2 * f)
     return MeanEstimate(
         method=method,
         mean=samples.restore(sample_mean(points, weights)),

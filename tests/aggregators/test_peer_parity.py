@@ -234,18 +234,24 @@ def test_byzfls_geometric_median_stops_early() -> None:
 
 
 def covariance_agnostic_filter(points: Matrix, f: int) -> Matrix:
-    """Algorithm of Allouah et al., ICML 2025, with `eigh` of the covariance; the mean if no step is to be made."""
+    """Algorithm of Allouah et al., ICML 2025, with `eigh` of the covariance; the mean if no step is to be made.
+
+    The weighting after the last step is looked at, too.
+    """
     left, smallest, best = np.ones(len(points)), np.inf, points.mean(axis=0)
-    while left.sum() > len(points) - 2 * f:
+    is_last = False
+    while True:
         mean = left @ points / left.sum()
         centred = points - mean
         values, vectors = np.linalg.eigh((centred.T * left) @ centred / left.sum())
         if values[-1] < smallest:
             smallest, best = values[-1], mean
+        if is_last:
+            return best
         scores = (centred @ vectors[:, -1]) ** 2
         left = left * (1 - scores / scores[left > 0].max())
         left = np.maximum(left, 0)
-    return best
+        is_last = left.sum() < len(points) - 2 * f - 1e-6
 
 
 def test_byzfls_covariance_agnostic_filter_depends_on_the_global_generator() -> None:

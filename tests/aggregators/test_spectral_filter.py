@@ -15,18 +15,22 @@ Array = NDArray[np.float64]
 
 
 def direct_filter(points: Array, f: int, limit: float | None) -> Array:
-    """The soft filter of the papers in d dimensions: `np.cov` and its eigen-decomposition, no Gram matrix."""
+    """The soft filter of the papers in d dimensions: `np.cov` and its eigen-decomposition, no Gram matrix.
+
+    The first weighting beyond the budget of 2f is the last, and a candidate like the others.
+    """
     weights, answer, smallest = np.ones(len(points)), np.ones(len(points)), np.inf
-    while weights.sum() >= len(points) - 2 * f:
+    is_last = False
+    while True:
         covariance = np.atleast_2d(np.cov(points.T, aweights=weights, bias=True))
         values, vectors = np.linalg.eigh(covariance)
-        if limit is not None or values[-1] < smallest:
+        if values[-1] < smallest:
             answer, smallest = weights, values[-1]
-        if limit is not None and values[-1] <= limit:
-            break
+        if is_last or (limit is not None and values[-1] <= limit):
+            return answer
         projections = ((points - np.average(points, axis=0, weights=weights)) @ vectors[:, -1]) ** 2
         weights = weights * np.clip(1 - projections / projections[weights > 0].max(), 0, None)
-    return answer
+        is_last = weights.sum() < len(points) - 2 * f - 1e-6
 
 
 @pytest.mark.parametrize(("n", "d", "f"), [(10, 40, 2), (30, 12, 6), (40, 1, 4), (160, 5, 32)])
@@ -55,7 +59,15 @@ def test_one_step_by_hand() -> None:
     assert answer.shares is not None
     assert answer.shares.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
     assert dict(answer.diagnostics) == pytest.approx(
-        {"first_top_eigenvalue": 3, "top_eigenvalue": 0, "num_steps": 1, "num_filtered": 1, "removed_mass": 4 / 3}
+        {
+            "first_top_eigenvalue": 3,
+            "top_eigenvalue": 0,
+            "num_steps": 1,
+            "num_filtered": 1,
+            "removed_mass": 4 / 3,
+            "removed_beyond_budget": 0,
+            "num_refused": 0,
+        }
     )
     # 1/9 and 1 in the first weighting, 0 and 1 in the second
     assert answer.scores is not None
@@ -110,15 +122,18 @@ def test_weight_on_filtered_clients_only_is_refused() -> None:
 def direct_entropy_filter(points: Array, f: int, alpha: float) -> Array:
     """The soft filter in d dimensions with τᵢ = (xᵢ - μ)ᵀ exp(αΣ/‖Σ‖)(xᵢ - μ), the exponential by SciPy."""
     weights, answer, smallest = np.ones(len(points)), np.ones(len(points)), np.inf
-    while weights.sum() >= len(points) - 2 * f:
+    is_last = False
+    while True:
         covariance = np.atleast_2d(np.cov(points.T, aweights=weights, bias=True))
         norm = np.linalg.eigvalsh(covariance)[-1]
         if norm < smallest:
             answer, smallest = weights, norm
+        if is_last:
+            return answer
         centred = points - np.average(points, axis=0, weights=weights)
         scores = ((centred @ scipy.linalg.expm(alpha * covariance / norm)) * centred).sum(axis=1)
         weights = weights * np.clip(1 - scores / scores[weights > 0].max(), 0, None)
-    return answer
+        is_last = weights.sum() < len(points) - 2 * f - 1e-6
 
 
 @pytest.mark.parametrize(("n", "d", "f"), [(10, 40, 2), (30, 12, 6), (40, 1, 4), (160, 5, 32)])

@@ -231,7 +231,7 @@ class NeedsThree:
 
 
 def test_a_rule_with_too_few_updates_leaves_the_model_and_says_so(caplog):
-    nodes = Nodes(NeedsThree())
+    nodes = Nodes(NeedsThree(), weights="num_examples")
     arrays, metrics = nodes.strategy.aggregate_train(1, nodes.good())
     assert arrays is nodes.sent
     assert nodes.strategy.diagnostics[1]["refusal"] == "NeedsThree needs n >= 3, got n=2"

@@ -323,7 +323,7 @@ def test_a_mistake_in_the_servers_own_update_ends_the_run():
         ({"min_train_nodes": -1}, "min_train_nodes: must be greater than or equal to 0"),
         ({"learning_rate": 0.0}, "learning_rate: must be greater than 0"),
         ({"learning_rate": float("nan")}, "learning_rate: must be"),
-        ({"weights": "examples"}, "weights: must be 'num_examples' or 'uniform'"),
+        ({"weights": "examples"}, "weights: must be 'auto', 'uniform', 'capped' or 'num_examples'"),
         ({"max_num_examples": 0}, "max_num_examples: must be greater than 0"),
         ({"averaged_arrays": "*mean"}, "averaged_arrays: must be"),
         ({"averaged_arrays": [1]}, "averaged_arrays: must be"),

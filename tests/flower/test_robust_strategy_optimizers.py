@@ -219,7 +219,7 @@ class RefusesRoundTwo:
 
 def test_a_round_that_the_rule_refuses_leaves_the_memory_alone() -> None:
     """Round 3's step is 0.9 · Δ₁ + Δ₃: nothing faded and nothing was added in round 2."""
-    strategy = robust(aggregator=RefusesRoundTwo(), server_optimizer=ServerMomentum(beta=0.9))
+    strategy = robust(aggregator=RefusesRoundTwo(), server_optimizer=ServerMomentum(beta=0.9), weights="num_examples")
     found = steps(play(strategy, floating(), 3))
     assert not found[1].any()
     expected = 0.9 * weighted_mean(1, "weight") + weighted_mean(3, "weight")

@@ -1,3 +1,4 @@
+import logging
 import math
 
 import numpy as np
@@ -94,10 +95,18 @@ def test_a_sigma_that_is_too_large_makes_it_a_no_op() -> None:
 
 @pytest.mark.parametrize(("n", "d"), [(500, 50), (1000, 5), (60, 200)])
 @pytest.mark.parametrize("sigma", [1.0, 0.3, 0.01])
-def test_no_more_than_twice_the_contamination_is_removed(n: int, d: int, sigma: float) -> None:
+def test_a_wrong_scale_costs_half_of_the_points_at_most_and_is_said(
+    n: int, d: int, sigma: float, caplog: pytest.LogCaptureFixture
+) -> None:
     """The authors' code deletes 498 of 500 clean points in 50 dimensions."""
     x = numpy_generator(0, n, d).standard_normal((n, d))
-    assert filter_mean(x, 0.1, sigma=sigma).weights.sum() >= n - 2 * 0.1 * n
+    with caplog.at_level(logging.WARNING, "fedrobust"):
+        found = filter_mean(x, 0.1, sigma=sigma)
+    assert found.weights.sum() >= n / 2
+    removed = [step.removed for step in found.iterations]
+    assert sum(removed[:-1]) < 2 * 0.1 * n
+    beyond = found.details["top_eigenvalue_over_squared_sigma"] >= found.details["stops_below"]
+    assert ("all of the budget" in caplog.text) == (beyond and sum(removed) >= 2 * 0.1 * n)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5, 50])

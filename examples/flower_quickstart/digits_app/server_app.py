@@ -19,8 +19,8 @@ def main(grid: Grid, context: Context) -> None:
     fraction = float(settings["fraction-evaluate"])
     strategy = FedAvg(fraction_evaluate=fraction)
     if settings["robust"]:
-        # THE CHANGED LINE: up to a fifth of the clients may send anything.
-        strategy = RobustStrategy(SpectralFilter(assumed_fraction=0.2), fraction_evaluate=fraction)
+        # THE CHANGED LINE: up to a quarter of the clients may send anything.
+        strategy = RobustStrategy(SpectralFilter(assumed_fraction=0.25), fraction_evaluate=fraction)
 
     torch.manual_seed(0)
     result = strategy.start(
