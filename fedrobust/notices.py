@@ -5,7 +5,7 @@ updates. The first should see a notice at once, the second once a run, the third
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -21,6 +21,11 @@ def notice(text: str) -> None:
         log.warning("%s", text)
     else:
         collected[text] = None
+
+
+def is_new(text: str, said: Collection[str]) -> bool:
+    """Whether `text` is in none of what has been said, which may name the part that it is about besides."""
+    return not any(text in line for line in said)
 
 
 @contextmanager

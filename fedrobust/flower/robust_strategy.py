@@ -22,7 +22,7 @@ from fedrobust.flower.array_records import GlobalArrays
 from fedrobust.flower.collected_replies import client_of, collect_replies, short_reason
 from fedrobust.flower.plain_replies import claimed_examples, comparable, content_of, with_equal_weights
 from fedrobust.flower.row_matrix import RowMatrix
-from fedrobust.notices import collected_notices
+from fedrobust.notices import collected_notices, is_new
 from fedrobust.preaggregators.base import Preaggregator
 from fedrobust.preaggregators.pipeline import Pipeline
 from fedrobust.server_optimizers import PlainStep, ServerOptimizer
@@ -340,7 +340,7 @@ class RobustStrategy(FedAvg):
     def _say(self, lines: Iterable[str]) -> None:
         """Log what has not been said before; `diagnostics` has it for every round."""
         for text in lines:
-            if text not in self._said:
+            if is_new(text, self._said):
                 self._said.add(text)
                 log.warning("%s", text)
 

@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedrobust.collection import Rejection, Reply
 from fedrobust.flower.messages import model_record, read_reply, train_message
+from fedrobust.notices import is_new
 from fedrobust.round import Delivery, Federation, Order, Row, play_round
 
 _GRACE_SECONDS = 1.0
@@ -73,7 +74,7 @@ class FederationStrategy(Strategy):
         if row["refusal"] is not None:
             log.warning("round %d: the model stays as it is: %s", row["round"], row["refusal"])
         for text in row["notices"]:
-            if text not in self._said:  # what holds in one round holds in many: rounds.jsonl has them all
+            if is_new(text, self._said):  # what holds in one round holds in many: rounds.jsonl has them all
                 self._said.add(text)
                 log.warning("round %d: %s", row["round"], text)
         self.on_round(row)

@@ -180,6 +180,45 @@ def test_uniform_weights_ignore_what_clients_claim():
     assert result.evaluate_metrics_clientapp[1]["accuracy"] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("aggregator", [SpectralFilter(assumed_fraction=0.2), Krum(assumed_fraction=0.2)])
+def test_by_default_claims_count_under_the_plain_mean_alone(aggregator):
+    start = {"w": np.zeros(4, np.float32)}
+    auto, uniform = (
+        RobustStrategy(aggregator, **options).start(grid(), record(start), num_rounds=1)
+        for options in ({}, {"weights": "uniform"})
+    )
+    assert auto.arrays["w"] == uniform.arrays["w"]
+    shares = RobustStrategy(Mean()).start(grid(), record(start), num_rounds=1)
+    assert shares.train_metrics_clientapp[1]["robust.shares"] == pytest.approx([k / 15 for k in range(1, 6)])
+
+
+def test_capped_weights_believe_a_claim_up_to_a_multiple_of_the_median():
+    """Claims 10, 20, ..., 50: at 1.0 times their median of 30 the last three count alike, of 120 in all."""
+    strategy = RobustStrategy(Mean(), weights="capped", max_claim_ratio=1.0)
+    result = strategy.start(grid(), record({"w": np.zeros(4, np.float32)}), num_rounds=1)
+    shares = result.train_metrics_clientapp[1]["robust.shares"]
+    assert shares == pytest.approx([10 / 120, 20 / 120, 30 / 120, 30 / 120, 30 / 120])
+
+
+def test_a_belief_in_nobody_is_said_before_training_and_once(caplog):
+    strategy = RobustStrategy(SpectralFilter(assumed_fraction=0.19))
+    strategy.start(grid(), record({"w": np.zeros(4, np.float32)}), num_rounds=3)
+    (line,) = [message for message in caplog.messages if "is none" in message]
+    assert line.startswith("SpectralFilter: an assumed fraction of 0.19 of 5 is none")
+    assert caplog.messages.index(line) < caplog.messages.index("aggregate_train: 5 replies accepted, 0 rejected")
+
+
+def test_a_sample_of_the_nodes_is_told_the_quantile():
+    """Two of five may be malicious, three are asked: both of them are among those in 30 % of the rounds."""
+    strategy = RobustStrategy(Recorder(), fraction_train=0.6)
+    strategy.start(grid(), record({"w": np.zeros(4, np.float32)}), num_rounds=1)
+    (context,) = CONTEXTS
+    assert (context.num_clients, context.num_asked) == (5, 3)
+    trimmed = RobustStrategy(TrimmedMean(assumed_fraction=0.4), fraction_train=0.6)
+    result = trimmed.start(grid(), record({"w": np.zeros(4, np.float32)}), num_rounds=1)
+    assert result.train_metrics_clientapp[1]["robust.num_trimmed_per_side"] == 1
+
+
 def test_the_learning_rate_scales_the_answer_and_not_the_running_statistics():
     start = model()
     whole, half = (
