@@ -55,7 +55,7 @@ def test_equals_the_formula(
 ) -> None:
     """Covariance path for n >= d, Gram path for n < d, against the same d x d oracle."""
     x = contaminated(n, d, f)
-    limit = None if sigma is None else 6 * sigma**2
+    limit = None if sigma is None else 1.5 * sigma**2
     weights = direct_filter(x, f, limit, alpha)
     assert (weights < 1).any()
     if sigma is None:
