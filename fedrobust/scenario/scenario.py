@@ -77,6 +77,7 @@ class Scenario:
             malicious = self.attack.choose_malicious(self.num_clients, self.seed)
         except FieldError as error:
             raise FieldError(f"attack.{error.field}", error.message) from None
+        self._check_training()
         copied = getattr(self.attack.update, "client", None)
         if copied is not None and (copied >= self.num_clients or copied in malicious):
             raise FieldError(
@@ -109,6 +110,20 @@ class Scenario:
         except UnsuitableSizeError as error:
             clients = f"num_clients={self.num_clients}, server.num_sampled={self.server.num_sampled}"
             raise FieldError("aggregator", f"{error} ({clients})") from None
+
+    def _check_training(self) -> None:
+        """Put together what attackers and provider change and what they keep of the clients' training."""
+        try:
+            self.attack.training.applied_to(self.client)
+        except FieldError as error:
+            raise FieldError(f"attack.training.{error.field}", f"{error.message} (with the clients' own)") from None
+        if self.attack.initial_model is None:
+            return
+        try:
+            self.attack.initial_model.program(self.client)
+        except FieldError as error:
+            key = f"attack.initial_model.training.{error.field}"
+            raise FieldError(key, f"{error.message} (with the clients' own)") from None
 
     def has_attack_round(self) -> bool:
         """Whether the attack's schedule has a round that is played."""
