@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fedrobust.aggregators.base import Aggregator, UnsuitableSizeError
 from fedrobust.attacks.scenario import Attack
@@ -32,7 +32,8 @@ class Scenario:
         num_rounds: rounds to play.
         evaluate_every: evaluate the global model every k rounds (and after the last).
         checkpoint_every: write a checkpoint every k rounds; 0 writes none.
-        control: also run a benign twin, and report the trigger's success on it.
+        control: whether a benign twin, the same without attackers, is played after the run, for attack success to be
+            read against: `auto` does where the attack declares no synthetic stamp (`Goal`).
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         devices: the parameters are divided over these devices for aggregation; `None`: all stay on `device`.
         data_root: where data sets lie; `None` goes by FEDROBUST_DATA, else the user's cache folder.
@@ -44,7 +45,7 @@ class Scenario:
     num_rounds: Count = 30
     evaluate_every: Count = 1
     checkpoint_every: Index = 10
-    control: bool = False
+    control: Literal["auto"] | bool = "auto"
     device: str = "auto"
     devices: list[str] | None = None
     data_root: str | None = None
