@@ -176,7 +176,9 @@ def play(
             keeper.checkpoint()
             records.save_model(keeper.tensors())
             plot_run(records, records.read_rounds())
-            console.message(f"stopped after round {keeper.round_number}; go on with: fedrobust resume={whole or records.path}")
+            console.message(
+                f"stopped after round {keeper.round_number}; go on with: fedrobust resume={whole or records.path}"
+            )
             raise
         finally:
             tracker.finish(summary)
@@ -190,6 +192,7 @@ def play_control(
     scenario: Scenario, records: RunFolder, values: Mapping[str, Any], summary: Row, resume: bool
 ) -> tuple[list[Row], Row]:
     """Run the benign twin in the folder's `control`, and put its figure into the summary."""
+    log.info("the benign twin:")
     twin = dataclasses.replace(scenario.benign_twin(), engine=Local())
     prepared = prepare(twin)
     twin_records = RunFolder(records.path / "control")
@@ -208,9 +211,9 @@ def play_control(
 def summarise(rows: Sequence[Mapping[str, Any]], seconds: float, has_clean_start: bool = True) -> Row:
     """What a run came to: the last evaluation, and detection averaged over the rounds that have it.
 
-    Attack success is at its highest over the evaluations after `first_attack_round` and later rounds: the first in
-    which an attacker took part, or 0 where the initial model is attacked. Before it, nobody's attack can have succeeded.
-    There is no control here: a benign twin's figures are added where one is played.
+    Attack success is at its highest over the evaluations of `first_attack_round` and later rounds. That is the first
+    in which an attacker took part, or 0 where the initial model is attacked: before it, there was nothing to succeed.
+    There is no control here; a benign twin's figures are added where one is played.
     """
     last = next(row for row in reversed(rows) if row["clean_accuracy"] is not None)
     first, played = rows[0], rows[1:]

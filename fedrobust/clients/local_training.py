@@ -25,7 +25,7 @@ class LocalTraining:
         batch_size: examples in a step; the last batch of an epoch may be smaller.
         momentum: SGD's momentum, started from zero every round.
         weight_decay: L2 penalty on all parameters that are trained.
-        learning_rate_milestones: fractions of the epochs, ascending; from the first epoch on that begins at or after one,
+        learning_rate_milestones: fractions of the epochs, ascending. From the first epoch that begins at or after one,
             the learning rate is multiplied by `learning_rate_decay` once more. Every round starts from the full rate.
         learning_rate_decay: this factor.
         trained_layers: `all`, or `head`, the last linear layer on features that stay as they are: the update is exactly

@@ -83,9 +83,7 @@ def test_attackers_keep_what_they_do_not_change(
 ) -> None:
     """An empty list is a change: no milestones, where the benign programme has some."""
     benign = LocalTraining(num_epochs=4, momentum=0.9, weight_decay=5e-4, learning_rate_milestones=[0.25])
-    overrides = TrainingOverrides(
-        num_epochs=num_epochs, learning_rate_milestones=milestones, learning_rate_decay=decay
-    )
+    overrides = TrainingOverrides(num_epochs=num_epochs, learning_rate_milestones=milestones, learning_rate_decay=decay)
     own = overrides.applied_to(benign)
     assert own.learning_rate_milestones == ([0.25] if milestones is None else milestones)
     assert own.learning_rate_decay == (0.1 if decay is None else decay)

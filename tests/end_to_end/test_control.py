@@ -81,9 +81,9 @@ def test_the_control_is_the_run_without_attackers(
     assert summary["control_attack_success_rate"] == alone["attack_success_rate"]
     assert summary["control_clean_accuracy"] == alone["clean_accuracy"]
     assert "control attack success rate" in shown(summary)
-    lines = [record.getMessage() for record in caplog.records if "twin" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "doubles" in record.getMessage()]
     assert len(lines) == 1
-    assert "doubles the time" in lines[0]
+    assert "a benign twin is played" in lines[0]
     stream = io.StringIO()
     write_report(tmp_path, console=Console(file=stream, width=120))
     assert "control attack success rate" in stream.getvalue()
