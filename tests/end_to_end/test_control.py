@@ -49,14 +49,13 @@ def named(overrides: list[str]) -> str:
     return " ".join(overrides)
 
 
-@pytest.mark.parametrize("seed", [0, 23])
 @pytest.mark.parametrize("overrides", WITHOUT, ids=named)
 def test_without_a_twin_nothing_is_called_a_control(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, overrides: list[str], seed: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, overrides: list[str]
 ) -> None:
     """With seed 23 the untrained model takes 95 % of the stamped digits for the target: that is a constant guess."""
     caplog.set_level(logging.INFO)
-    summary = run(tmp_path / "run", *overrides, f"seed={seed}")
+    summary = run(tmp_path / "run", *overrides, "seed=23")
     written = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert not [name for name in {**summary, **written} if "control" in name]
     assert "control" not in shown(summary)
@@ -68,8 +67,7 @@ def test_without_a_twin_nothing_is_called_a_control(
     assert "control" not in (tmp_path / "report" / "report.csv").read_text().lower()
 
 
-@pytest.mark.parametrize("seed", [0, 23])
-@pytest.mark.parametrize("overrides", WITH, ids=named)
+@pytest.mark.parametrize(("overrides", "seed"), [(one, seed) for seed, one in enumerate(WITH, start=22)], ids=str)
 def test_the_control_is_the_run_without_attackers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, overrides: list[str], seed: int
 ) -> None:
@@ -93,8 +91,8 @@ def test_the_control_is_the_run_without_attackers(
 @pytest.mark.parametrize("seed", [101, 102, 103])
 def test_what_a_clean_model_makes_of_edge_cases_is_seen_in_a_default_run(tmp_path: Path, seed: int) -> None:
     """Sevens turned by 30 degrees look like ones: an untrained model's 0 % is not what an attack is read against."""
-    overrides = ["num_rounds=30", "num_clients=20", "attack=edge_case", "attack.data.rotation=30", f"seed={seed}"]
-    summary = run(tmp_path, *overrides, "attack.num_malicious=4", "evaluate_every=30")
+    overrides = ["num_rounds=20", "attack=edge_case", "attack.data.rotation=30", f"seed={seed}"]
+    summary = run(tmp_path, *overrides, "evaluate_every=20")
     assert summary["initial_attack_success_rate"] <= 0.05
     assert summary["control_attack_success_rate"] >= 0.2
 
