@@ -152,7 +152,7 @@ def test_a_setting_that_differs_between_columns_splits_the_row(tmp_path: Path) -
 
 
 def test_whether_a_twin_was_played_makes_no_other_scenario(tmp_path: Path) -> None:
-    """Seeds 0 and 1 share a cell; the control is the mean over the runs that have one, 46 %, and has a table of its own."""
+    """Seeds 0 and 1 share a cell; the control, 46 %, is the mean over the runs that have one."""
     _run(tmp_path / "0", settings="control: false\n", summary=_figures(0.9))
     own = {"control": "benign_twin", "control_attack_success_rate": 0.46, "control_clean_accuracy": 0.9}
     _run(tmp_path / "1", seed=1, settings="control: auto\n", summary=_figures(0.8) | own)
