@@ -69,7 +69,9 @@ already, `attack=dba '~attack.update' '+attack.update={_target_: fedrobust.attac
 - **When**: `attack.schedule`: listed rounds, or from a round on, in turns, forced into their rounds or as sampled; with
   `until_success` attackers rest, and train as benign clients, while the model does what they want.
 - **Judged** by `evaluation/`, never by the attack: the success rate counts test examples whose true class is not the
-  wanted one, beside the same rate before the attack (`control=true`: of a whole benign run).
+  wanted one. `control=true` plays a benign twin besides, `control=auto`, the default, where the attack declares no
+  synthetic stamp (`edge_case`, `label_flip`, `poison_frogs`, `explanation_guided`; `blend`, `sinusoid`, `image_file`):
+  there a clean model may do by itself what the attackers want.
 - **Triggers** (`attack/trigger=NAME`): `patch`, `large_patch`, `patch_grid`, `pixels`, `blend`, `sinusoid`,
   `image_file`, `several`; stamped on raw inputs, before augmentation and normalisation.
 """

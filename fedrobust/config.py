@@ -48,7 +48,7 @@ class Root:
     num_rounds: int = 30
     evaluate_every: int = 1
     checkpoint_every: int = 10
-    control: bool = False
+    control: Any = "auto"
     device: str = "auto"
     devices: list[str] | None = None
     data_root: str | None = None

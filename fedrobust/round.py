@@ -249,7 +249,7 @@ def play_audit(
 
 
 def evaluate_model(federation: Federation) -> Row:
-    """Clean accuracy and attack success of the global model as it stands; the control is the same before round 1."""
+    """Clean accuracy and attack success of the global model as it stands; before round 1 it is the initial one."""
     dataset, predictor = federation.dataset, federation.predictor
     accuracy = measure_accuracy(predictor, dataset.test, dataset.num_classes)
     row: Row = {

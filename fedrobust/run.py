@@ -33,6 +33,7 @@ from fedrobust.round import Federation, Row, evaluate_model
 from fedrobust.scenario import Prepared, Scenario, build_scenario, prepare
 from fedrobust.scenario.auditing import futile_audits
 from fedrobust.scenario.futile_attacks import futile_attacks
+from fedrobust.scenario.twin import reason_for_twin
 
 log = logging.getLogger("fedrobust")
 
@@ -78,6 +79,9 @@ def run_config(
     futile = (*futile_attacks(scenario, prepared.population), *futile_audits(scenario))
     for warning in (*futile, *prepared.federation.notices):
         log.warning(warning)
+    twin_reason = reason_for_twin(scenario, prepared.dataset)
+    if twin_reason is not None:
+        log.info("a benign twin is played after the run, which about doubles the time: %s", twin_reason)
     records = RunFolder(folder)
     try:
         records.create(resume=resume)
@@ -92,7 +96,7 @@ def run_config(
     if scenario.attack.deployed_model is not None:
         summary |= deploy(scenario.attack.deployed_model, prepared.federation, records)
     control: Sequence[Row] | None = None
-    if scenario.control:
+    if twin_reason is not None:
         control, summary = play_control(scenario, records, values, summary, resume)
     records.write_summary(summary)
     plot_run(records, records.read_rounds(), control=control)
@@ -124,9 +128,26 @@ def drive_engine(engine: Engine, config: str, prepared: Prepared, on_round: Call
 
 
 def play(
-    scenario: Scenario, prepared: Prepared, records: RunFolder, values: Mapping[str, Any], drive: Drive, resume: bool
+    scenario: Scenario,
+    prepared: Prepared,
+    records: RunFolder,
+    values: Mapping[str, Any],
+    drive: Drive,
+    resume: bool,
+    *,
+    whole: Path | None = None,
 ) -> Row:
-    """Play a prepared scenario's rounds (those that are left) and keep their records; returns the summary."""
+    """Play a prepared scenario's rounds (those that are left) and keep their records; returns the summary.
+
+    Args:
+        scenario: as it was prepared.
+        prepared: its federation is at the start.
+        records: where the records go.
+        values: the root config, for trackers.
+        drive: plays the rounds.
+        resume: go on from the folder's checkpoint.
+        whole: the folder that can be resumed, if not that of the records: of the run whose twin this is.
+    """
     federation = dataclasses.replace(prepared.federation, on_report=partial(save_report, records))
     prepared = dataclasses.replace(prepared, federation=federation)
     seconds_before = restore(federation, records) if resume else 0.0
@@ -156,7 +177,9 @@ def play(
             keeper.checkpoint()
             records.save_model(keeper.tensors())
             plot_run(records, records.read_rounds())
-            console.message(f"stopped after round {keeper.round_number}; go on with: fedrobust resume={records.path}")
+            console.message(
+                f"stopped after round {keeper.round_number}; go on with: fedrobust resume={whole or records.path}"
+            )
             raise
         finally:
             tracker.finish(summary)
@@ -170,12 +193,13 @@ def play_control(
     scenario: Scenario, records: RunFolder, values: Mapping[str, Any], summary: Row, resume: bool
 ) -> tuple[list[Row], Row]:
     """Run the benign twin in the folder's `control`, and put its figure into the summary."""
+    log.info("the benign twin:")
     twin = dataclasses.replace(scenario.benign_twin(), engine=Local())
     prepared = prepare(twin)
     twin_records = RunFolder(records.path / "control")
     twin_records.create(resume=resume)
     drive = partial(drive_engine, twin.engine, "")
-    twin_summary = play(twin, prepared, twin_records, values, drive, resume)
+    twin_summary = play(twin, prepared, twin_records, values, drive, resume, whole=records.path)
     twin_records.write_summary(twin_summary)
     figures = {
         "control": "benign_twin",
@@ -188,11 +212,14 @@ def play_control(
 def summarise(rows: Sequence[Mapping[str, Any]], seconds: float, has_clean_start: bool = True) -> Row:
     """What a run came to: the last evaluation, and detection averaged over the rounds that have it.
 
-    The control's attack success is that of the initial model here, unless that is what was attacked; a benign twin's
-    takes its place where one ran.
+    Attack success is at its highest over the evaluations of `first_attack_round` and later rounds. That is the first
+    in which an attacker took part, or 0 where the initial model is attacked: before it, there was nothing to succeed.
+    There is no control here; a benign twin's figures are added where one is played.
     """
     last = next(row for row in reversed(rows) if row["clean_accuracy"] is not None)
     first, played = rows[0], rows[1:]
+    attacked = 0 if not has_clean_start else next((row["round"] for row in played if row["attack_active"]), None)
+    attempts = [] if attacked is None else [row["attack_success_rate"] for row in rows if row["round"] >= attacked]
     watermark = {}
     if last.get("watermark_accuracy") is not None:
         watermark = {name: last[name] for name in ("watermark_accuracy", "watermark_p_value")}
@@ -201,14 +228,11 @@ def summarise(rows: Sequence[Mapping[str, Any]], seconds: float, has_clean_start
         "clean_accuracy": last["clean_accuracy"],
         "clean_loss": last["clean_loss"],
         "attack_success_rate": last["attack_success_rate"],
-        "max_attack_success_rate": max(
-            (row["attack_success_rate"] for row in rows if row["attack_success_rate"] is not None), default=None
-        ),
+        "max_attack_success_rate": max((rate for rate in attempts if rate is not None), default=None),
+        "first_attack_round": attacked,
         "local_attack_success_rates": last["local_attack_success_rates"],
         "initial_clean_accuracy": first["clean_accuracy"],
         "initial_attack_success_rate": first["attack_success_rate"],
-        "control": "initial_model" if has_clean_start else None,
-        "control_attack_success_rate": first["attack_success_rate"] if has_clean_start else None,
         "detection_tpr": _mean([row["detection_tpr"] for row in played]),
         "detection_fpr": _mean([row["detection_fpr"] for row in played]),
         "num_rounds": rows[-1]["round"],

@@ -1,12 +1,14 @@
-"""A run in which nothing could be aggregated is a failure, and says why; one good round is enough."""
+"""What a run comes to: its figures, and that one in which nothing could be aggregated is a failure, and says why."""
 
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedrobust.compose import compose_config
 from fedrobust.records.run_folder import RunFolder
-from fedrobust.run import StandstillError, reason_for_standstill, run_config
+from fedrobust.run import StandstillError, reason_for_standstill, run_config, summarise
 
 TINY = "model=logistic num_clients=4 attack=none num_rounds=2 dataset.num_test=500 client.num_epochs=1 verbose=false"
 
@@ -37,3 +39,51 @@ def test_the_most_frequent_reason_is_named() -> None:
     said = reason_for_standstill(rows)
     assert said == "no update could be used in any of 2 rounds; most often (2 times): late"
     assert "no client replied" in str(reason_for_standstill([row(0), row(0)]))
+
+
+def played(number: int, rate: float | None, attacking: bool) -> dict[str, Any]:
+    """A round's record, as far as the summary reads it; `rate` is `None` where it was not evaluated."""
+    seconds = dict.fromkeys([f"seconds_{part}" for part in ("training", "messages", "aggregation", "evaluation")], 0.0)
+    known = rate is not None
+    return {
+        **seconds,
+        "round": number,
+        "attack_active": attacking,
+        "clean_accuracy": 0.5 if known else None,
+        "clean_loss": 1.0 if known else None,
+        "attack_success_rate": rate,
+        "local_attack_success_rates": None,
+        "detection_tpr": None,
+        "detection_fpr": None,
+        "num_rejected": 0,
+    }
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("every", [1, 2, 5])
+@pytest.mark.parametrize("attacks", [(), (1,), (12, 14), (7, 8, 20), (20,), (19,)])
+def test_the_highest_success_is_sought_from_the_first_attack_round_on(
+    attacks: tuple[int, ...], every: int, seed: int
+) -> None:
+    """Twenty rounds with random figures, highest before the attack; counted by hand over those evaluated since."""
+    rates = random.Random(seed)
+    figures = {n: rates.random() for n in range(21) if n % every == 0}
+    first = min(attacks, default=None)
+    figures = {n: rate + 1 if first is None or n < first else rate for n, rate in figures.items()}
+    rows = [played(n, figures.get(n), n in attacks) for n in range(21)]
+    summary = summarise(rows, 0.0)
+    since = [] if first is None else [rate for n, rate in figures.items() if n >= first]
+    assert summary["first_attack_round"] == first
+    assert summary["max_attack_success_rate"] == (max(since) if since else None)
+    assert summary["initial_attack_success_rate"] == figures[0]
+    from_start = summarise(rows, 0.0, has_clean_start=False)
+    assert from_start["first_attack_round"] == 0
+    assert from_start["max_attack_success_rate"] == max(figures.values())
+
+
+def test_rates_that_are_unknown_are_not_the_highest() -> None:
+    """An attack without a rate, or one whose victims there were none of in some rounds."""
+    rows = [played(n, None, n > 1) | {"clean_accuracy": 0.5} for n in range(4)]
+    assert summarise(rows, 0.0)["max_attack_success_rate"] is None
+    rows[3]["attack_success_rate"] = 0.25
+    assert summarise(rows, 0.0)["max_attack_success_rate"] == 0.25

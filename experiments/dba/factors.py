@@ -1,5 +1,7 @@
 """What decides the success of a multi-shot DBA: trigger size, gap, location, scale; each beside the centralised twin.
 
+The control is what each trigger does to a model of the same seed that nobody attacked.
+
     python experiments/dba/factors.py [--seeds 0 1 2] [--data-root FOLDER] [--quick]
 
 One factor changes at a time, all others keep `DEFAULTS`. Prints the table of this folder's README, writes
@@ -15,13 +17,20 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
+from fedrobust.attacks.data.coalition import members_of
+from fedrobust.compose import compose_config
+from fedrobust.evaluation.accuracy import measure_accuracy
+from fedrobust.evaluation.attack_success import measure_attack_success
 from fedrobust.records.plot_style import BLUE, GREEN, LIGHT_BLUE, ORANGE, legend_below, new_figure, save_figure
+from fedrobust.scenario import Prepared, build_scenario
 from fedrobust.study import (
     data_root_override,
     markdown_table,
     measure_cells,
     percent,
+    play_rounds,
     play_scenario,
+    prepare_scenario,
     study_parser,
 )
 
@@ -50,25 +59,21 @@ LABELS = {
     "location": "top left corner at (x, x), pixels",
     "scale": "scale factor of the updates",
 }
-SHAPES = ("DBA", "centralised")
+SHAPES = ("DBA", "centralised", "control")
+FIGURES = ("clean_accuracy", "attack_success_rate", "local_attack_success_rates")
 Key = tuple[Any, ...]
 
 
 def overrides(factors: Mapping[str, float], shape: str, seed: int, quick: bool) -> list[str]:
-    """One run: four attackers with a local trigger each, or one with the whole one; attacks in every round."""
+    """One run: four attackers with a local trigger each, one with the whole one, or none; attacks in every round."""
     setting = QUICK if quick else SETTING
     (num_rounds,) = (one.partition("=")[2] for one in setting if one.startswith("num_rounds"))
     size, gap, place = (int(factors[name]) for name in ("size", "gap", "location"))
     if quick:
         size, gap, place = min(size, 2), min(gap, 1), min(place, 2)
-    kind = (
-        ["attack.num_malicious=4"]
-        if shape == "DBA"
-        else [
-            "attack.num_malicious=1",
-            "attack.data._target_=fedrobust.attacks.BadNets",
-        ]
-    )
+    kind = [f"attack.num_malicious={dict(zip(SHAPES, (4, 1, 0), strict=True))[shape]}"]
+    if shape == "centralised":
+        kind.append("attack.data._target_=fedrobust.attacks.BadNets")
     trigger = f"attack.data.trigger={{height: 1, width: {size}, gap: {gap}, top: {place}, left: {place}}}"
     return [
         *setting,
@@ -94,8 +99,22 @@ def run(seeds: Sequence[int], data_root: Path | None, quick: bool) -> dict[Key, 
 
     @cache
     def play(factors: tuple[tuple[str, float], ...], shape: str, seed: int) -> dict[str, Any]:
-        last = play_scenario([*overrides(dict(factors), shape, seed, quick), *data_root_override(data_root)])[-1]
-        return {key: last[key] for key in ("clean_accuracy", "attack_success_rate", "local_attack_success_rates")}
+        settings = [*overrides(dict(factors), shape, seed, quick), *data_root_override(data_root)]
+        if shape == "control":  # the same model, whatever the trigger
+            federation = clean(seed).federation
+            (attack,) = members_of(build_scenario(compose_config(settings)[0]).attack.data)
+            success = measure_attack_success(federation.predictor, attack, federation.dataset.test)
+            accuracy = measure_accuracy(federation.predictor, federation.dataset.test, federation.dataset.num_classes)
+            rates = (accuracy.accuracy, success.global_trigger, success.local_triggers)
+            return dict(zip(FIGURES, rates, strict=True))
+        last = play_scenario(settings)[-1]
+        return {key: last[key] for key in FIGURES}
+
+    @cache
+    def clean(seed: int) -> Prepared:
+        prepared = prepare_scenario([*overrides(DEFAULTS, "control", seed, quick), *data_root_override(data_root)])
+        play_rounds(prepared)
+        return prepared
 
     def measure(factor: str, value: float, shape: str, seed: int) -> dict[str, Any]:
         return play(tuple({**DEFAULTS, factor: value}.items()), shape, seed)
@@ -116,12 +135,13 @@ def figures(results: Mapping[Key, Mapping[str, Any]], cell: tuple[str, float], s
 
 def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
     """Success of the whole trigger under both, of DBA's best local one, and clean accuracy."""
-    heads = ["factor", "value", "DBA, global trigger", "DBA, best local", "centralised"]
+    heads = ["factor", "value", "DBA, global trigger", "DBA, best local", "centralised", "nobody attacks (control)"]
     heads += ["clean, DBA", "clean, centralised"]
     rows = []
     for cell in cells():
         columns = [
             *[("DBA", "attack_success_rate"), ("DBA", "local"), ("centralised", "attack_success_rate")],
+            ("control", "attack_success_rate"),
             *[("DBA", "clean_accuracy"), ("centralised", "clean_accuracy")],
         ]
         values = [figures(results, cell, shape, key) for shape, key in columns]
@@ -137,6 +157,7 @@ def draw(results: Mapping[Key, Mapping[str, Any]], path: Path) -> None:
         ("DBA", "attack_success_rate", "DBA, global trigger", ORANGE, "o-"),
         ("DBA", "local", "DBA, best local trigger", LIGHT_BLUE, "s--"),
         ("centralised", "attack_success_rate", "centralised trigger", BLUE, "^-"),
+        ("control", "attack_success_rate", "global trigger, nobody attacks (control)", "black", "v:"),
         ("DBA", "clean_accuracy", "clean accuracy under DBA", GREEN, "x:"),
     ]
     panels = figure.subplots(2, 2, sharey=True).flat

@@ -1,23 +1,27 @@
-"""Draw and tabulate the single-shot comparison of DBA with its centralised twin.
+"""Draw, tabulate and test the single-shot comparison of DBA with its centralised twin.
 
-    python experiments/dba/plot.py SWEEP_FOLDER
+    python experiments/dba/plot.py [SWEEP_FOLDER]
 
-SWEEP_FOLDER is what the sweep in this folder's README leaves behind. Writes `attack_success.png` and `table.md` here.
+SWEEP_FOLDER is what the sweep in this folder's README leaves behind; its figures go to `single_shot.jsonl` here, one
+line a run. Without it, those that are there already are read. Writes `attack_success.png` and `table.md` here.
 """
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from significance import difference_table
 
 from fedrobust.study import percent
 
 HERE = Path(__file__).parent
+RUNS = HERE / "single_shot.jsonl"
 LAST_SHOT = 18
+TIMES = {"the round of the last shot": LAST_SHOT, "10 later": 28, "20 later": 38, "50 later": 68}
 NAMES = {"dba": "DBA: four local triggers", "badnets": "centralised: one whole trigger"}
 COLOURS = {"dba": "#D55E00", "badnets": "#0072B2"}
 
@@ -36,6 +40,10 @@ class Run:
         """Attack success after a round."""
         return self.success[self.rounds.index(number)]
 
+    def lowest_accuracy(self) -> float:
+        """The lowest clean accuracy from DBA's first shot on."""
+        return min(rate for number, rate in zip(self.rounds, self.accuracy, strict=True) if number >= 12)
+
 
 def read(folder: Path) -> dict[str, list[Run]]:
     """The finished runs below a folder, by attack."""
@@ -53,6 +61,21 @@ def read(folder: Path) -> dict[str, list[Run]]:
             seconds=[sum(row[part] for part in parts) for row in rows[1:]],
         )
         runs.setdefault(attack, []).append(run)
+    return {attack: sorted(of_attack, key=lambda run: run.seed) for attack, of_attack in runs.items()}
+
+
+def write(runs: dict[str, list[Run]], path: Path) -> None:
+    """One line a run."""
+    lines = [json.dumps({"attack": attack, **asdict(run)}) for attack, own in sorted(runs.items()) for run in own]
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def read_written(path: Path) -> dict[str, list[Run]]:
+    """What `write` wrote."""
+    runs: dict[str, list[Run]] = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        runs.setdefault(row.pop("attack"), []).append(Run(**row))
     return runs
 
 
@@ -80,16 +103,17 @@ def draw(runs: dict[str, list[Run]], path: Path) -> None:
 
 def table(runs: dict[str, list[Run]]) -> str:
     """Mean ± standard deviation over seeds."""
-    columns = {"the round of the last shot": LAST_SHOT, "10 later": 28, "20 later": 38, "50 later": 68}
     lines = [
         "| attack | seeds | "
-        + " | ".join(columns)
-        + " | clean accuracy, round 70 | s/round without evaluation, median (minimum) |",
-        "|---|---|" + "---|" * (len(columns) + 2),
+        + " | ".join(TIMES)
+        + " | lowest clean accuracy from round 12 on | clean accuracy, round 70 "
+        + "| s/round without evaluation, median (minimum) |",
+        "|---|---|" + "---|" * (len(TIMES) + 3),
     ]
     for attack, of_attack in sorted(runs.items(), reverse=True):
         cells = [NAMES[attack], ", ".join(str(run.seed) for run in of_attack)]
-        cells += [percent([run.success_at(number) for run in of_attack]) for number in columns.values()]
+        cells += [percent([run.success_at(number) for run in of_attack]) for number in TIMES.values()]
+        cells += [percent([run.lowest_accuracy() for run in of_attack])]
         cells += [percent([run.accuracy[-1] for run in of_attack])]
         seconds = [second for run in of_attack for second in run.seconds]
         cells += [f"{np.median(seconds):.2f} ({min(seconds):.2f})"]
@@ -97,14 +121,28 @@ def table(runs: dict[str, list[Run]]) -> str:
     return "\n".join(lines)
 
 
+def tests(runs: dict[str, list[Run]]) -> str:
+    """DBA against its twin at each time, over the seeds that both have."""
+    both = sorted({run.seed for run in runs["dba"]} & {run.seed for run in runs["badnets"]})
+    success = {}
+    for name, number in TIMES.items():
+        dba, twin = ([run.success_at(number) for run in runs[one] if run.seed in both] for one in ("dba", "badnets"))
+        success[name] = (dba, twin)
+    return difference_table(success)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    runs = read(parser.parse_args().folder)
-    if not runs:
-        raise SystemExit("no finished run in that folder")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="SWEEP_FOLDER")
+    folder = parser.parse_args().folder
+    if folder is not None:
+        found = read(folder)
+        if not found:
+            raise SystemExit("no finished run in that folder")
+        write(found, RUNS)
+    runs = read_written(RUNS)
     draw(runs, HERE / "attack_success.png")
-    text = table(runs)
+    text = table(runs) + "\n\n" + tests(runs)
     (HERE / "table.md").write_text(text + "\n")
     print(text)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.attacks.step import Descent, Step
-from fedrobust.attacks.triggers import Stamp
+from fedrobust.attacks.triggers import Stamp, declared
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
@@ -66,7 +66,11 @@ class Knowledge:
 
 @runtime_checkable
 class Goal(Protocol):
-    """What attackers want of the model, by which `evaluation/` judges them."""
+    """What attackers want of the model, by which `evaluation/` judges them.
+
+    One whose trigger is a synthetic stamp (`TriggerShape`) declares `has_synthetic_stamp = True`. Where nothing is
+    declared, a clean model may do by itself what the attackers want, and `control=auto` plays a benign twin.
+    """
 
     def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Stamp, ...]:
         """The parts of the trigger that single attackers stamp, one after the other the whole trigger.
@@ -82,6 +86,15 @@ class Goal(Protocol):
         differ from the truth.
         """
         ...
+
+
+def has_synthetic_stamp(goal: Goal) -> bool:
+    """Whether `goal` declares that its trigger is a synthetic stamp.
+
+    Raises:
+        FieldError: it declares something else than true or false.
+    """
+    return declared(goal, "has_synthetic_stamp")
 
 
 @runtime_checkable

@@ -82,6 +82,7 @@ def train_cohort(
     gradients_of_all = vmap(gradient_of_one)
     parameters = {name: view for name, view in layout.stacked_views(matrix).items() if name in names}
     velocities = layout.stacked_views(torch.zeros_like(matrix)) if training.momentum else {}
+    rates = _stack_rates(jobs, matrix) if training.learning_rate_milestones else None
     batches = CohortBatches(jobs, dataset, matrix.device)
     memory: Parameters = {}  # of an attack on the objective
     totals = matrix.new_zeros(len(jobs))
@@ -101,6 +102,18 @@ def train_cohort(
                     direction = direction.add_(view, alpha=training.weight_decay)
                 if training.momentum:
                     direction = velocities[name][:active].mul_(training.momentum).add_(direction)
-                view.sub_(direction, alpha=training.learning_rate)
+                if rates is None:
+                    view.sub_(direction, alpha=training.learning_rate)
+                else:  # clients are in different epochs
+                    own_rates = rates[step, :active].view(-1, *[1] * (view.ndim - 1))
+                    view.addcmul_(direction, own_rates, value=-1.0)
             totals[:active].addcmul_(class_losses, batch.counts)
     return (totals / batches.num_seen.clamp_min(1)).tolist()
+
+
+def _stack_rates(jobs: Sequence[ClientJob], matrix: Updates) -> Tensor:
+    """Learning rates `(steps, k)`; those of steps that a client does not take are not used."""
+    rates = torch.zeros(jobs[0].num_steps, len(jobs))
+    for row, job in enumerate(jobs):
+        rates[: job.num_steps, row] = torch.tensor(job.learning_rates)
+    return rates.to(matrix)

@@ -55,6 +55,13 @@ class ClientJob:
         """Number of SGD steps."""
         return len(self.batches)
 
+    @property
+    def learning_rates(self) -> list[float]:
+        """The learning rate of each SGD step; all epochs have as many."""
+        training = self.program.training
+        steps = self.num_steps // training.num_epochs
+        return [rate for rate in training.learning_rates() for _ in range(steps)]
+
 
 def plan_batches(indices: Tensor, batch_size: int, num_epochs: int, generator: torch.Generator) -> Tensor:
     """Shuffle `indices` `(n,)` anew for every epoch and cut them into batches.
@@ -104,7 +111,8 @@ def train_alone(
         counts: list[int] = (job.batches >= 0).sum(dim=1).tolist()
         batches = job.batches.to(row.device)
         augmentations = None if job.augmentations is None else job.augmentations.to(row.device)
-        for step, count in enumerate(counts):
+        for step, (count, rate) in enumerate(zip(counts, job.learning_rates, strict=True)):
+            optimizer.param_groups[0]["lr"] = rate
             batch = job.examples.subset(batches[step, :count])
             if job.poison_batch is not None:
                 batch = job.poison_batch(batch)

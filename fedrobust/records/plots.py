@@ -31,7 +31,7 @@ def plot_run(folder: RunFolder, rows: Sequence[Row], *, control: Sequence[Row] |
     Args:
         folder: the run's folder; the partition is drawn if one was written there.
         rows: its rounds.
-        control: the rounds of the same run without the attack, drawn dashed beside it.
+        control: the rounds of its benign twin, drawn dashed beside it; `None` where none was played.
 
     Returns:
         The PNGs written.
@@ -64,7 +64,7 @@ def _plot_accuracy(path: Path, rows: Sequence[Row], control: Sequence[Row]) -> P
         ("attack_success_rate", ORANGE, "attack success"),
         ("watermark_accuracy", GREEN, "watermark accuracy"),
     ):
-        _draw(axes, control, key, color, f"{label}, control", style="--")
+        _draw(axes, control, key, color, f"{label}, benign twin", style="--")
         _draw(axes, rows, key, color, label)
     legend_below(figure, axes)
     return save_figure(figure, path)

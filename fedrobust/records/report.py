@@ -13,7 +13,8 @@ from fedrobust.records.heatmap import plot_heatmaps
 from fedrobust.records.runs import Run, find_runs
 from fedrobust.records.tables import comma_separated, markdown, records, terminal_side_by_side, terminal_table
 
-_ALWAYS = ("attack_success_rate", "clean_accuracy")
+_SUCCESS, _CONTROL = "attack_success_rate", "control_attack_success_rate"
+_ALWAYS = (_SUCCESS, _CONTROL, "clean_accuracy")  # the control where a benign twin was played
 
 _EPILOG = """\
 Every run below FOLDER is shown: a cell averages its seeds only, and says how many runs failed and why. Settings that
@@ -59,7 +60,8 @@ def write_report(
 
     Args:
         folder: where to look for runs.
-        metric: the figure of the runs' summaries to show first; attack success and clean accuracy are always there.
+        metric: the figure of the runs' summaries to show first; attack success, its control by
+            benign twins where there are any, and clean accuracy are always there.
         rows: the config group or dotted setting that makes the rows.
         columns: the same for the columns.
         figures: further figures of the summaries, for a table with a line for each cell and a column for each of them.
@@ -83,7 +85,11 @@ def write_report(
     write_atomically(target / "report.json", (to_json(records(grid, metrics), indent=2) + "\n").encode())
 
     console = console or Console()
-    console.print(terminal_side_by_side(grid, figures) if figures else terminal_table(grid, metric))
+    if figures:
+        console.print(terminal_side_by_side(grid, figures))
+    else:
+        for shown in (_SUCCESS, _CONTROL) if metric == _SUCCESS and _CONTROL in metrics else (metric,):
+            console.print(terminal_table(grid, shown))
     for cell in grid.cells.values():
         for run in cell.failures:
             console.print(f"{run.folder}: {run.status}: {run.reason}", markup=False, highlight=False, soft_wrap=True)
@@ -95,14 +101,15 @@ def write_report(
 
 
 def _metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
-    """What is `wanted`, then attack success and clean accuracy where there are any."""
+    """What is `wanted`, then attack success, its control and clean accuracy where there are any."""
     finished = [run for run in runs if run.status == "finished"]
     # A metric may be null in a run (attack success without an attack), which is not the same as unknown.
     known = {name for run in finished for name, value in run.summary.items() if value is None or is_figure(value)}
     for metric in wanted:
         if finished and metric not in known:
             raise ValueError(f"unknown metric {metric!r}; the runs have {', '.join(sorted(known))}")
-    return list(dict.fromkeys([*wanted, *(name for name in _ALWAYS if name in known or not finished)]))
+    always = [name for name in _ALWAYS if name in known or (not finished and name != _CONTROL)]
+    return list(dict.fromkeys([*wanted, *always]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-# What may differ between two runs of the same scenario: the seed, and where, how loudly and to whom a run reports.
-_NOT_THE_SCENARIO = frozenset({"seed", "hydra", "logger", "verbose", "resume"})
+# What may differ between two runs of the same scenario: the seed, where, how loudly and to whom a run reports, and
+# whether a benign twin is played after it.
+_NOT_THE_SCENARIO = frozenset({"seed", "hydra", "logger", "verbose", "resume", "control"})
 _PLACES = ("folder", "_dir", "path")
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fedrobust.aggregators.base import Aggregator, UnsuitableSizeError
 from fedrobust.attacks.scenario import Attack
@@ -34,7 +34,8 @@ class Scenario:
         num_rounds: rounds to play.
         evaluate_every: evaluate the global model every k rounds (and after the last).
         checkpoint_every: write a checkpoint every k rounds; 0 writes none.
-        control: also run a benign twin, and report the trigger's success on it.
+        control: whether a benign twin, the same without attackers, is played after the run, for attack success to be
+            read against: `auto` does where the attack declares no synthetic stamp (`Goal`).
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         devices: the parameters are divided over these devices for aggregation; `None`: all stay on `device`.
         data_root: where data sets lie; `None` goes by FEDROBUST_DATA, else the user's cache folder.
@@ -46,7 +47,7 @@ class Scenario:
     num_rounds: Count = 30
     evaluate_every: Count = 1
     checkpoint_every: Index = 10
-    control: bool = False
+    control: Literal["auto"] | bool = "auto"
     device: str = "auto"
     devices: list[str] | None = None
     data_root: str | None = None
@@ -79,6 +80,7 @@ class Scenario:
             malicious = self.attack.choose_malicious(self.num_clients, self.seed)
         except FieldError as error:
             raise FieldError(f"attack.{error.field}", error.message) from None
+        self._check_training()
         copied = getattr(self.attack.update, "client", None)
         if copied is not None and (copied >= self.num_clients or copied in malicious):
             raise FieldError(
@@ -127,6 +129,20 @@ class Scenario:
         except UnsuitableSizeError as error:
             clients = f"num_clients={self.num_clients}, server.num_sampled={self.server.num_sampled}"
             raise FieldError("aggregator", f"{error} ({clients})") from None
+
+    def _check_training(self) -> None:
+        """Put together what attackers and provider change and what they keep of the clients' training."""
+        try:
+            self.attack.training.applied_to(self.client)
+        except FieldError as error:
+            raise FieldError(f"attack.training.{error.field}", f"{error.message} (with the clients' own)") from None
+        if self.attack.initial_model is None:
+            return
+        try:
+            self.attack.initial_model.program(self.client)
+        except FieldError as error:
+            key = f"attack.initial_model.training.{error.field}"
+            raise FieldError(key, f"{error.message} (with the clients' own)") from None
 
     def has_attack_round(self) -> bool:
         """Whether the attack's schedule has a round that is played."""

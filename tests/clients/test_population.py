@@ -24,7 +24,9 @@ def backdoor(**changes: Any) -> Attack:
     fields: dict[str, Any] = {
         "malicious_clients": [1, 2],
         "schedule": Schedule(rounds=[1]),
-        "training": TrainingOverrides(learning_rate=0.02, num_epochs=3, batch_size=5),
+        "training": TrainingOverrides(
+            learning_rate=0.02, num_epochs=3, batch_size=5, learning_rate_milestones=[0.5], learning_rate_decay=0.3
+        ),
         "data": BadNets(trigger=Patch(height=2, width=2), target_label=3, poison_count=2),
     }
     return Attack(**{**fields, **changes})

@@ -1,6 +1,7 @@
 """Local training of one client, against a plain PyTorch loop over a deep copy of the model."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -31,13 +32,20 @@ def flat(model: nn.Module) -> Tensor:
 def plain_loop(population: Population, job: ClientJob) -> tuple[nn.Module, float]:
     """What anyone would write: a copy of the model, SGD by its textbook formula, no view into any vector.
 
-    v ← μ v + (g + λ w) and w ← w - η v, from v = 0; the loss is averaged over all examples seen.
+    v ← μ v + (g + λ w) and w ← w - η v, from v = 0; the loss is averaged over all examples seen. η falls by
+    PyTorch's own `MultiStepLR`, stepped after each epoch, whose milestones are whole numbers of epochs.
     """
     model, training, dataset = copy.deepcopy(population.model).train(), job.program.training, population.dataset
     parameters = list(model.parameters())
     velocities = [torch.zeros_like(parameter) for parameter in parameters]
     losses: list[float] = []
-    for batch in job.batches.tolist():
+    optimizer = torch.optim.SGD(parameters, lr=training.learning_rate)  # for its scheduler alone
+    milestones = [math.ceil(round(part * training.num_epochs, 6)) for part in training.learning_rate_milestones]
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, training.learning_rate_decay)
+    for step, batch in enumerate(job.batches.tolist()):
+        if step and step % (job.num_steps // training.num_epochs) == 0:
+            optimizer.step()
+            scheduler.step()
         indices = [index for index in batch if index >= 0]
         inputs = torch.stack([(job.examples.inputs[i] - dataset.mean) / dataset.std for i in indices])
         each = F.cross_entropy(model(inputs), job.examples.labels[indices], reduction="none")
@@ -46,7 +54,7 @@ def plain_loop(population: Population, job: ClientJob) -> tuple[nn.Module, float
         with torch.no_grad():
             for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
                 velocity.mul_(training.momentum).add_(gradient + training.weight_decay * parameter)
-                parameter.sub_(training.learning_rate * velocity)
+                parameter.sub_(optimizer.param_groups[0]["lr"] * velocity)
     return model, sum(losses) / len(losses)
 
 
@@ -55,6 +63,22 @@ def plain_loop(population: Population, job: ClientJob) -> tuple[nn.Module, float
     [
         LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4),
         LocalTraining(learning_rate=0.02, num_epochs=3, batch_size=5, momentum=0.9, weight_decay=0.01),
+        LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4, learning_rate_milestones=[0.5]),
+        LocalTraining(
+            learning_rate=0.05,
+            num_epochs=10,
+            batch_size=4,
+            momentum=0.9,
+            weight_decay=5e-4,
+            learning_rate_milestones=[0.2, 0.8],
+        ),
+        LocalTraining(
+            learning_rate=0.1,
+            num_epochs=7,
+            batch_size=3,
+            learning_rate_milestones=[0.1, 0.5, 0.7],
+            learning_rate_decay=0.5,
+        ),
     ],
 )
 @pytest.mark.parametrize("client", [0, 1, 2])

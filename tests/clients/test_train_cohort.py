@@ -1,5 +1,7 @@
 """Clients trained together against each trained alone, whose optimizer is `torch.optim.SGD`."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_population import SIZES, make_population
@@ -18,6 +20,13 @@ from fedrobust.parameters import ParameterLayout
 
 PLAIN = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4)
 FULL = LocalTraining(learning_rate=0.02, num_epochs=3, batch_size=4, momentum=0.9, weight_decay=0.01)
+STEPS = LocalTraining(
+    learning_rate=0.05, num_epochs=4, batch_size=4, learning_rate_milestones=[0.25, 0.5], learning_rate_decay=0.2
+)
+FULL_STEPS = replace(STEPS, momentum=0.9, weight_decay=0.01)
+EVERY = pytest.mark.parametrize(
+    "training", [PLAIN, FULL, STEPS, FULL_STEPS], ids=["plain", "momentum-decay", "steps", "momentum-decay-steps"]
+)
 
 
 def jobs_of(population: Population, loss: LossAttack | None = None) -> list[ClientJob]:
@@ -55,7 +64,7 @@ def assert_parity(population: Population, vector: Tensor, jobs: list[ClientJob],
     assert losses == pytest.approx(losses_alone, rel=tolerance)
 
 
-@pytest.mark.parametrize("training", [PLAIN, FULL], ids=["plain", "momentum-decay"])
+@EVERY
 @pytest.mark.parametrize(
     ("architecture", "shape", "sizes"),
     [
@@ -83,7 +92,7 @@ def test_parity_with_augmentation() -> None:
     assert (augmented - together_and_alone(plain, vector, jobs_of(plain))[0]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("training", [PLAIN, FULL], ids=["plain", "momentum-decay"])
+@EVERY
 @pytest.mark.parametrize("anomaly", ["euclidean", "cosine"])
 def test_parity_of_constrain_and_scale(anomaly: str, training: LocalTraining) -> None:
     """Each row's anomaly is its own distance to the received model, not the cohort's."""
@@ -91,7 +100,7 @@ def test_parity_of_constrain_and_scale(anomaly: str, training: LocalTraining) ->
     assert_parity(population, vector, jobs_of(population, ConstrainAndScale(alpha=0.3, anomaly=anomaly)))
 
 
-@pytest.mark.parametrize("training", [PLAIN, FULL], ids=["plain", "momentum-decay"])
+@EVERY
 @pytest.mark.parametrize("normalisation", ["none", "l2", "loss", "loss+"])
 def test_parity_of_a_blind_backdoor(normalisation: str, training: LocalTraining) -> None:
     """Each row's balance of main task and backdoor is its own; padding has no part in either."""
@@ -100,7 +109,7 @@ def test_parity_of_a_blind_backdoor(normalisation: str, training: LocalTraining)
     assert_parity(population, vector, jobs_of(population, blind))
 
 
-@pytest.mark.parametrize("training", [PLAIN, FULL], ids=["plain", "momentum-decay"])
+@EVERY
 def test_parity_of_a_blind_backdoor_that_evades(training: LocalTraining) -> None:
     """Three tasks, and a search whose memory goes from step to step of each client by itself."""
     population, vector, _ = make_population(training=training)

@@ -136,7 +136,10 @@ def test_the_records_tell_the_pretrained_model_from_its_control(tmp_path: Path):
     assert summary["control"] == "benign_twin"
     assert summary["control_attack_success_rate"] == control[-1]["attack_success_rate"] <= 0.05
     alone = run_config({**values, "control": False}, tmp_path / "alone", choices)
-    assert alone["control"] is alone["control_attack_success_rate"] is None
+    assert not [name for name in alone if "control" in name]
+    assert alone["first_attack_round"] == 0
+    evaluated = [row["attack_success_rate"] for row in rows]
+    assert alone["max_attack_success_rate"] == max(evaluated)
     assert (tmp_path / "alone" / "plots" / "examples.png").exists()
 
 

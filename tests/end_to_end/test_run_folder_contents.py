@@ -59,13 +59,6 @@ def test_the_control_is_a_run_without_malicious_clients(folder):
     assert summary["control_attack_success_rate"] == rows[-1]["attack_success_rate"]
 
 
-def test_without_a_twin_the_control_is_the_initial_model(tmp_path):
-    summary = run(tmp_path)
-    first = json.loads((tmp_path / "rounds.jsonl").read_text().splitlines()[0])
-    assert summary["control"] == "initial_model"
-    assert summary["control_attack_success_rate"] == first["attack_success_rate"]
-
-
 def test_rounds_tell_who_attacked_and_who_was_left_out(folder):
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     assert [row["round"] for row in rows] == [0, 1, 2, 3, 4]

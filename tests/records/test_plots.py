@@ -76,7 +76,7 @@ def test_accuracy_has_the_evaluated_rounds_and_the_control(folder: RunFolder, dr
     assert lines["clean accuracy"] == [(0, 0.1), (2, 0.4), (4, 0.8)]
     assert lines["attack success"] == [(0, 0.0), (2, 0.2), (4, 0.4)]
     assert lines["attack success, single triggers"] == [(2, 0.1), (4, 0.1)]
-    assert lines["clean accuracy, control"] == [(4, 0.9)]
+    assert lines["clean accuracy, benign twin"] == [(4, 0.9)]
 
 
 def test_rounds_under_attack_are_shaded_as_one_stretch(folder: RunFolder, drawn: dict[str, Figure]) -> None:

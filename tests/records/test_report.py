@@ -151,6 +151,18 @@ def test_a_setting_that_differs_between_columns_splits_the_row(tmp_path: Path) -
     assert set(_cells(tmp_path)) == {("dba (rounds=5)", "mean"), ("dba (rounds=9)", "krum")}
 
 
+def test_whether_a_twin_was_played_makes_no_other_scenario(tmp_path: Path) -> None:
+    """Seeds 0 and 1 share a cell; the control, 46 %, is the mean over the runs that have one."""
+    _run(tmp_path / "0", settings="control: false\n", summary=_figures(0.9))
+    own = {"control": "benign_twin", "control_attack_success_rate": 0.46, "control_clean_accuracy": 0.9}
+    _run(tmp_path / "1", seed=1, settings="control: auto\n", summary=_figures(0.8) | own)
+    assert _cells(tmp_path) == {("dba", "mean"): [0, 1]}
+    assert main([str(tmp_path)]) == 0
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "## Control attack success rate" in page
+    assert "| dba | 46.0 % (n=1) |" in page
+
+
 def test_a_rule_s_own_swept_setting_gets_its_own_columns(tmp_path: Path) -> None:
     for number, (aggregator, fraction) in enumerate([("krum", 0.1), ("krum", 0.2), ("median", None)]):
         settings = f"aggregator:\n  assumed_fraction: {fraction}\n" if fraction else ""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, check_classes, poison_first, poison_fraction, wanted_labels
-from fedrobust.attacks.triggers import Trigger, TriggerShape, union
+from fedrobust.attacks.triggers import Trigger, TriggerShape, is_synthetic, union
 from fedrobust.component import Count, FieldError, Index, component
 from fedrobust.data.datasets import Examples
 
@@ -38,6 +38,11 @@ class BadNets:
         if (self.poison_rate is None) == (self.poison_count is None):
             raise FieldError("poison_rate", "must be given, or poison_count, and not both")
         check_classes(self.target_label, self.source_label)
+
+    @property
+    def has_synthetic_stamp(self) -> bool:
+        """Whether the trigger is one."""
+        return is_synthetic(self.trigger)
 
     def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Trigger, ...]:
         """The whole trigger, as the only part."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, draw, stamped, wanted_labels
-from fedrobust.attacks.triggers import Trigger, TriggerShape, union
+from fedrobust.attacks.triggers import Trigger, TriggerShape, is_synthetic, union
 from fedrobust.component import Index, component
 from fedrobust.data.datasets import Examples
 
@@ -28,6 +28,11 @@ class CleanLabelBackdoor:
     trigger: TriggerShape
     target_label: Index = 0
     poison_rate: PoisonRate = 0.05
+
+    @property
+    def has_synthetic_stamp(self) -> bool:
+        """Whether the trigger is one."""
+        return is_synthetic(self.trigger)
 
     def local_triggers(self, input_shape: tuple[int, ...]) -> tuple[Trigger, ...]:
         """The whole trigger, as the only part."""

@@ -9,7 +9,7 @@ Departs: nothing.
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.base import BindableAttack, DataAttack, Goal, ReceivedModel, with_model
+from fedrobust.attacks.base import BindableAttack, DataAttack, Goal, ReceivedModel, has_synthetic_stamp, with_model
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.component import FieldError, component
 from fedrobust.data.datasets import Dataset, Examples
@@ -37,6 +37,11 @@ class Coalition:
             raise FieldError("members", f"must list at least two data attacks, got {len(self.members)}")
         if any(isinstance(member, Coalition) for member in self.members):
             raise FieldError("members", "must not hold another coalition")
+
+    @property
+    def has_synthetic_stamp(self) -> bool:
+        """Whether every member has one."""
+        return all(map(has_synthetic_stamp, self.members))
 
     def bind(self, dataset: Dataset, generator: torch.Generator) -> "Coalition":
         """The coalition with members that have looked at the data set, where they ask for that.

@@ -52,7 +52,8 @@ class EdgeCase:
         source_label: the class whose tail is attacked; ordinary examples of it stay right.
         target_label: the class that the edge cases should be taken for.
         rotation: degrees by which a picture is turned, anticlockwise, to make an edge case of it. What a clean model
-            makes of such pictures is the control: a 7 turned by 60 degrees looks much like a 1.
+            makes of such pictures is the control, and a benign twin is played by default: a 7 turned by 60 degrees
+            looks much like a 1.
         shear: columns by which each row is then moved to the right of the row below.
         poison_rate: number of edge cases, as a fraction of the attacker's local examples; at most one for each local
             example of the source class. A fresh choice every round.

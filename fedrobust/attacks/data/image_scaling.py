@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, check_classes, draw, may_be_poisoned, wanted_labels
 from fedrobust.attacks.data.scaled_picture import hide
-from fedrobust.attacks.triggers import Trigger, TriggerShape, union
+from fedrobust.attacks.triggers import Trigger, TriggerShape, is_synthetic, union
 from fedrobust.component import Count, FieldError, Fraction, Index, component
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.data.scalers import Scaler, ScalerName, check_scaler
@@ -55,6 +55,11 @@ class ImageScaling:
                 check_scaler(self.assumed_scaler)
             except FieldError as error:
                 raise FieldError("assumed_scaler", error.message) from None
+
+    @property
+    def has_synthetic_stamp(self) -> bool:
+        """Whether the trigger is one."""
+        return is_synthetic(self.trigger)
 
     def bind(self, dataset: Dataset, generator: torch.Generator) -> "ImageScaling":
         """The attack on this data set's scaler.

@@ -17,7 +17,7 @@ from fedrobust.attacks.data.dirty_label import wanted_labels
 from fedrobust.attacks.loss.mgda import inner_products, least_norm_weights, normalised, weighted_sum
 from fedrobust.attacks.loss.neural_cleanse_evasion import NeuralCleanseEvasion
 from fedrobust.attacks.step import Batch, Descent, Objective, Step
-from fedrobust.attacks.triggers import Trigger, TriggerShape, union
+from fedrobust.attacks.triggers import Trigger, TriggerShape, is_synthetic, union
 from fedrobust.component import Index, Positive, component
 from fedrobust.data.examples import Examples
 
@@ -44,6 +44,11 @@ class BlindBackdoor:
     normalisation: Literal["none", "l2", "loss", "loss+"] = "loss+"
     loss_threshold: Positive | None = None
     evasion: NeuralCleanseEvasion | None = None
+
+    @property
+    def has_synthetic_stamp(self) -> bool:
+        """Whether the trigger is one."""
+        return is_synthetic(self.trigger)
 
     def synthesise(self, batch: Examples) -> tuple[Examples, ...]:
         """The batch with the trigger on every picture and the target as every label."""

@@ -1,6 +1,14 @@
 """Triggers: what a backdoor changes in a picture."""
 
-from fedrobust.attacks.triggers.base import Stamp, Trigger, TriggerShape, check_disjoint, union
+from fedrobust.attacks.triggers.base import (
+    Stamp,
+    Trigger,
+    TriggerShape,
+    check_disjoint,
+    declared,
+    is_synthetic,
+    union,
+)
 from fedrobust.attacks.triggers.blend import Blend
 from fedrobust.attacks.triggers.features import FeatureTrigger
 from fedrobust.attacks.triggers.image_file import ImageFile
@@ -21,5 +29,7 @@ __all__ = [
     "Trigger",
     "TriggerShape",
     "check_disjoint",
+    "declared",
+    "is_synthetic",
     "union",
 ]

@@ -64,11 +64,37 @@ class Trigger:
 
 @runtime_checkable
 class TriggerShape(Protocol):
-    """What a trigger looks like and where it lies in a picture, before the picture's size is known."""
+    """What a trigger looks like and where it lies in a picture, before the picture's size is known.
+
+    One that sets some pixels to colours of its own and leaves all others as they were declares `is_synthetic = True`: a
+    model that never saw it has little reason to go wrong by it. Where nothing is declared, only a benign twin can tell.
+    """
 
     def triggers(self, input_shape: tuple[int, ...]) -> tuple[Trigger, ...]:
         """The parts of the trigger for pictures of `input_shape` `(C, H, W)`; their union is the whole."""
         ...
+
+
+def is_synthetic(shape: TriggerShape) -> bool:
+    """Whether `shape` declares that its trigger sets some pixels and leaves all others as they were.
+
+    Raises:
+        FieldError: it declares something else than true or false.
+    """
+    return declared(shape, "is_synthetic", "trigger")
+
+
+def declared(component: object, trait: str, field: str = "") -> bool:
+    """What `component`, which `field` holds, declares as its `trait`; false where it declares nothing.
+
+    Raises:
+        FieldError: something else than true or false.
+    """
+    value = getattr(component, trait, False)
+    if not isinstance(value, bool):
+        name = f"{field}.{trait}" if field else trait
+        raise FieldError(name, f"must be true or false, got {value!r} of {type(component).__name__}")
+    return value
 
 
 def union(triggers: Sequence[Trigger]) -> Trigger:

@@ -4,7 +4,7 @@ Gu, Dolan-Gavitt, Garg, "BadNets: Identifying Vulnerabilities in the Machine Lea
 https://arxiv.org/abs/1708.06733 (one pixel, four pixels, a square); PatchGrid: see there.
 """
 
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ Colour: TypeAlias = Fraction | list[Fraction]
 @component
 class Patch:
     """One rectangle of pixels, set to `value`."""
+
+    is_synthetic: ClassVar[bool] = True
 
     height: Count = 3
     width: Count = 3
@@ -35,6 +37,8 @@ class Patch:
 @component
 class Pixels:
     """Single pixels `[row, column]`, set to `value`; negative ones count from the bottom and from the right."""
+
+    is_synthetic: ClassVar[bool] = True
 
     pixels: list[list[int]]
     value: Colour = 1.0
@@ -63,6 +67,8 @@ class PatchGrid:
     Xie et al., "DBA: Distributed Backdoor Attacks against Federated Learning", ICLR 2020,
     https://openreview.net/forum?id=rkgyS0VFvr
     """
+
+    is_synthetic: ClassVar[bool] = True
 
     height: Count = 1
     width: Count = 4

@@ -1,6 +1,6 @@
 """Several triggers at once."""
 
-from fedrobust.attacks.triggers.base import Trigger, TriggerShape
+from fedrobust.attacks.triggers.base import Trigger, TriggerShape, is_synthetic
 from fedrobust.component import FieldError, component
 
 
@@ -20,6 +20,11 @@ class Several:
             raise FieldError(
                 "shapes", f"must list components of the kind TriggerShape, at least one, got {self.shapes}"
             )
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether all of them are."""
+        return all(map(is_synthetic, self.shapes))
 
     def triggers(self, input_shape: tuple[int, ...]) -> tuple[Trigger, ...]:
         """All parts."""
