@@ -46,7 +46,9 @@ class ConstrainAndScale:
         """L_anomaly of a model, as far from the `received` one as it is."""
         pairs = [(own, received[name]) for name, own in parameters.items()]
         if self.anomaly == "euclidean":  # a norm of norms, whose derivative at zero is zero
-            return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(own - there) for own, there in pairs]))
+            return torch.linalg.vector_norm(
+                torch.stack([torch.linalg.vector_norm(own - there) for own, there in pairs])
+            )
         if self.anomaly == "squared_euclidean":
             return torch.stack([(own - there).square().sum() for own, there in pairs]).sum()
         inner = torch.stack([(own * there).sum() for own, there in pairs]).sum()

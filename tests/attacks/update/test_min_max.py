@@ -114,9 +114,7 @@ def test_in_single_precision_the_constraint_is_tight_to_1e_4(kind, perturbation,
 @KINDS
 def test_from_their_own_updates_alone_attackers_take_those_for_benign(kind):
     own = random_updates(6, 20)
-    torch.testing.assert_close(
-        kind()(known(own, num_clients=30)), kind()(known(own[:3] * 7, own))[:1].expand(6, -1)
-    )
+    torch.testing.assert_close(kind()(known(own, num_clients=30)), kind()(known(own[:3] * 7, own))[:1].expand(6, -1))
 
 
 @KINDS
