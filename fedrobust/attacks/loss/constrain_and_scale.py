@@ -39,6 +39,8 @@ class ConstrainAndScale:
     def __call__(self, step: Step) -> Descent:
         """The gradient of L, and L_class."""
         gradient, class_loss = step.differentiate(step.class_loss, step.parameters)
+        if self.alpha == 1:
+            return Descent(gradient, class_loss, {})
         pull, _ = step.differentiate(lambda parameters: self.anomaly_of(parameters, step.received), step.parameters)
         return Descent(weighted_sum((self.alpha, 1 - self.alpha), (gradient, pull)), class_loss, {})
 
