@@ -25,7 +25,7 @@ def futile_updates(scenario: Scenario, adversary: Adversary) -> Iterator[str]:
     attack = scenario.attack
     if not isinstance(attack.update, UPDATE_ATTACKS) or isinstance(attack.update, Neurotoxin):  # it only thins out
         return
-    poisons = not (attack.data is attack.loss is None and attack.training == TrainingOverrides())
+    poisons = attack.data is not None or attack.loss is not None or attack.training != TrainingOverrides()
     if isinstance(attack.update, ModelReplacement | ProjectedGradient) and poisons:
         return  # a scale of one is as good as another
     rounds: Counter[tuple[int, int]] = Counter()

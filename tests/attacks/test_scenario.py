@@ -21,7 +21,6 @@ from fedrobust.attacks import (
 from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
 from fedrobust.component import FieldError
 
-
 MODEL = torch.tensor([5.0, 5.0, 5.0])
 
 

@@ -2,10 +2,9 @@
 
 Bagdasaryan, Veit, Hua, Estrin, Shmatikov, "How To Backdoor Federated Learning", AISTATS 2020,
 https://arxiv.org/abs/1807.00459
-Departs: the paper leaves the anomaly term to the defence at hand; here it is how far the model is from the received one.
-The default is the distance of the authors' code, https://github.com/ebagdasa/backdoor_federated_learning
-(`model_dist_norm_var`, the norm and not its square; DBA's code has the same). Their published settings have α = 1,
-which is no anomaly term at all.
+Departs: the paper leaves the anomaly term to the defence at hand; here it is the distance to the received model. The
+default is that of the authors' code, https://github.com/ebagdasa/backdoor_federated_learning (`model_dist_norm_var`,
+the norm and not its square; DBA's code has the same). Their published settings have α = 1, which is no anomaly term.
 """
 
 from typing import Literal
@@ -48,9 +47,8 @@ class ConstrainAndScale:
         """L_anomaly of a model, as far from the `received` one as it is."""
         pairs = [(own, received[name]) for name, own in parameters.items()]
         if self.anomaly == "euclidean":  # a norm of norms, whose derivative at zero is zero
-            return torch.linalg.vector_norm(
-                torch.stack([torch.linalg.vector_norm(own - there) for own, there in pairs])
-            )
+            distance: Tensor = torch.stack([(own - there).norm() for own, there in pairs]).norm()
+            return distance
         if self.anomaly == "squared_euclidean":
             return torch.stack([(own - there).square().sum() for own, there in pairs]).sum()
         inner = torch.stack([(own * there).sum() for own, there in pairs]).sum()
