@@ -26,7 +26,7 @@ STAGES = {
     "update": (
         "Update: what they do to what they send",
         "They act between collection and aggregation, knowing what `attack.knowledge` grants: their own updates "
-        "(`own`), also those of benign clients (`benign`), also the server's rule and last step (`server`).",
+        "(`own`), also those of benign clients (`benign`), also the server's rule (`server`).",
     ),
     "initial_model": (
         "Initial model: what the federation starts from",

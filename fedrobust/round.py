@@ -155,7 +155,7 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
     if collected.clients:
         weights = server.weigh(collected.num_examples, federation.aggregation.rule)
         answer = partial(federation.aggregation.answer, weights=weights, context=context)
-        view = ServerView(weights, step_size, answer, state.memory)
+        view = ServerView(weights, step_size, answer, state.vector, state.memory)
         with collected_notices():  # attackers try out what nobody has sent
             corruption = adversary.corrupt(collected.clients, collected.updates, view, round_number)
         collected = drop_non_finite(collected, corruption.rows)
@@ -182,7 +182,7 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
         state.vector = state.vector + step
         state.buffers = average_buffers(state.buffers, collected.buffers, shares)
         audit_memory = named_state(_AUDIT, state_of(_AUDIT, state.memory))
-        state.memory = {**aggregate.state, **adversary.remember(corruption, step), **audit_memory}
+        state.memory = {**aggregate.state, **adversary.remember(corruption), **audit_memory}
     state.round_number = round_number
     seconds_aggregation = time.perf_counter() - started
 

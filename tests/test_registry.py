@@ -40,7 +40,7 @@ def test_every_attack_names_its_paper_and_its_stage(attacks):
         ("alie", ("update",), "own; uses benign", ["1902.06156"]),
         ("mimic", ("update",), "benign", ["2006.09365"]),
         ("optimised_ipm", ("update",), "server", ["2302.01772"]),
-        ("neurotoxin", ("data", "update"), "server", ["1708.06733", "2206.10341"]),
+        ("neurotoxin", ("data", "update"), "own", ["1708.06733", "2206.10341"]),
         ("projected_gradient", ("data", "update"), "benign", ["1708.06733", "2007.05084"]),
         ("badnets", ("data",), "own", ["1708.06733"]),
         ("poison_frogs", ("data",), "own", ["1804.00792"]),

@@ -49,8 +49,7 @@ def measure(attack: str, num_rounds: int, repeats: int) -> dict[str, float]:
     start: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(repeats):
         for kind, overrides in kinds.items():
-            knowing = ["attack.knowledge=server"] if kind == "attack" and attack == "neurotoxin" else []
-            preparation, seconds = seconds_of_rounds([*overrides, *knowing], num_rounds)
+            preparation, seconds = seconds_of_rounds(overrides, num_rounds)
             rounds[kind] += seconds
             start[kind].append(preparation)
     figures = {kind: float(np.median(values)) for kind, values in rounds.items()}

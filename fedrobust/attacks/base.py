@@ -36,10 +36,10 @@ class Knowledge:
         benign_updates: `(n - m, d)`, from `benign` on: what the others send, rows in the order of their client ids.
         benign_weights: `(n - m,)`, from `benign` on: the weights that the server will give them.
         benign_clients: from `benign` on: their ids.
+        model_change: `(d,)`, for an attack that `uses_model_change`: this round's global model minus the one that any
+            malicious client received last, attacking or not; `None` if none has received one before.
         answer: from `server` on: the server's answer `(d,)`, before its optimiser, if the attackers sent these
             `(m, d)`: its rule with this round's weights and memory. Nothing is remembered of the question.
-        last_step: `(d,)`, from `server` on: the last step of the global model, η times what the server made of its
-            answer; `None` before the first.
         memory: what a `RememberingAttack` keeps.
         generator: of this round, on the CPU, for attacks that draw.
     """
@@ -51,8 +51,8 @@ class Knowledge:
     benign_updates: Updates | None = None
     benign_weights: Weights | None = None
     benign_clients: tuple[int, ...] | None = None
+    model_change: Vector | None = None
     answer: Callable[[Updates], Vector] | None = None
-    last_step: Vector | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=lambda: torch_generator(0, "update attack"))
 

@@ -57,7 +57,7 @@ class Attack:
         deployed_model: what becomes of the trained model in its users' memory, or `null`.
         claimed_examples: how many examples they say they have when they attack, or `null` for the truth.
         knowledge: what an update attack may know besides the attackers' own updates: nothing (`own`), the updates of
-            benign clients (`benign`), these and the server's rule and last step (`server`).
+            benign clients (`benign`), these and the server's rule (`server`).
     """
 
     num_malicious: Index | None = None
@@ -136,12 +136,14 @@ class ServerView:
         weights: `(n,)`, summing to 1: what the server will really give each client.
         learning_rate: η.
         answer: what its rule makes of these updates `(n, d)`.
+        model: the global model `(d,)` that the round's clients received.
         memory: what the federation remembers.
     """
 
     weights: Weights
     learning_rate: float
     answer: Callable[[Updates], Aggregate]
+    model: Vector
     memory: State = field(default_factory=dict)
 
 
@@ -214,6 +216,8 @@ class Adversary:
         memory = state_of(_MEMORY, server.memory)
         attack, attackers = self.attack.update, self.attackers(round_number)
         rows = tuple(row for row, client in enumerate(clients) if client in attackers)
+        if getattr(attack, "uses_model_change", False) and not set(self.malicious).isdisjoint(clients):
+            memory = {**memory, "received": server.model}
         if attack is None or not rows:
             return Corruption((), memory)
         knowledge = self._knowledge(attack, clients, rows, updates, server, round_number)
@@ -223,12 +227,9 @@ class Adversary:
         updates[list(rows)] = attack(knowledge)
         return Corruption(rows, memory)
 
-    def remember(self, corruption: Corruption, step: Vector) -> State:
-        """What goes into the federation's memory after a `step` `(d,)` of the global model; often nothing."""
-        memory = dict(corruption.memory)
-        if self.malicious and getattr(self.attack.update, "uses_last_step", False):
-            memory["last_step"] = step
-        return named_state(_MEMORY, memory)
+    def remember(self, corruption: Corruption) -> State:
+        """What goes into the federation's memory after a step of the global model; often nothing."""
+        return named_state(_MEMORY, corruption.memory)
 
     def _knowledge(
         self,
@@ -243,11 +244,13 @@ class Adversary:
         level = min(LEVELS.index(self.attack.knowledge), LEVELS.index(attack.uses))
         memory = state_of(_MEMORY, server.memory)
         own = list(rows)
+        received = memory.get("received") if getattr(attack, "uses_model_change", False) else None
         knowledge = Knowledge(
             updates[own],
             server.weights[own],
             server.learning_rate,
             len(clients),
+            model_change=None if received is None else server.model - received.to(server.model),
             memory=memory,
             generator=torch_generator(self.seed, "update attack", round_number),
         )
@@ -266,4 +269,4 @@ class Adversary:
             updates[own] = sent  # they are about to be replaced anyway
             return server.answer(updates).update
 
-        return dataclasses.replace(knowledge, answer=answer, last_step=memory.get("last_step"))
+        return dataclasses.replace(knowledge, answer=answer)

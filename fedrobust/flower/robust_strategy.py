@@ -21,6 +21,7 @@ from fedrobust.component import FieldError, Fraction, Index, Positive, check_fie
 from fedrobust.flower.array_records import GlobalArrays
 from fedrobust.flower.collected_replies import client_of, collect_replies, short_reason
 from fedrobust.flower.plain_replies import claimed_examples, comparable, content_of, with_equal_weights
+from fedrobust.flower.rejections import rejections_line
 from fedrobust.flower.row_matrix import RowMatrix
 from fedrobust.notices import collected_notices, is_new
 from fedrobust.preaggregators.base import Preaggregator
@@ -256,8 +257,8 @@ class RobustStrategy(FedAvg):
         self.round_number += 1
         collected = collect_replies(replies, self._asked, sent, self._rows, self._weight)
         nodes, rejections = list(collected.contents), collected.rejections
-        for one in rejections:
-            log.warning("round %d: node %d rejected: %s", self.round_number, one["node"], one["reason"])
+        if rejections:
+            log.warning("round %d: %s", self.round_number, rejections_line(rejections, "node"))
         log.info("aggregate_train: %d replies accepted, %d rejected", len(nodes), len(rejections))
         started = time.perf_counter()
         answer, record, refusal = None, sent.record, None

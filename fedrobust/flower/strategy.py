@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedrobust.collection import Rejection, Reply
 from fedrobust.flower.messages import model_record, read_reply, train_message
+from fedrobust.flower.rejections import rejections_line
 from fedrobust.notices import is_new
 from fedrobust.round import Delivery, Federation, Order, Row, play_round
 
@@ -69,8 +70,8 @@ class FederationStrategy(Strategy):
             row: Row = stop.value
         else:
             raise RuntimeError("a round asked for clients twice")
-        for one in row["rejected"]:
-            log.warning("round %d: client %s rejected: %s", row["round"], one["client"], one["reason"])
+        if row["rejected"]:
+            log.warning("round %d: %s", row["round"], rejections_line(row["rejected"], "client"))
         if row["refusal"] is not None:
             log.warning("round %d: the model stays as it is: %s", row["round"], row["refusal"])
         for text in row["notices"]:

@@ -6,6 +6,7 @@ from fedrobust.attacks.base import ModelDataAttack
 from fedrobust.attacks.data.coalition import members_of
 from fedrobust.clients.local_training import TrainingOverrides
 from fedrobust.clients.population import Population
+from fedrobust.scenario.futile_updates import futile_updates
 from fedrobust.scenario.scenario import Scenario
 from fedrobust.seeds import torch_generator
 from fedrobust.weighting import weighting_for
@@ -28,6 +29,7 @@ def futile_attacks(scenario: Scenario, population: Population) -> Iterator[str]:
     claims = attack.claimed_examples is not None and weighting != "uniform"
     if all(stage is None for stage in stages) and attack.training == TrainingOverrides() and not claims:
         yield "malicious clients train as benign ones: attack has neither data, loss, update nor training"
+    yield from futile_updates(scenario, population.adversary)
     if attack.data is None:
         return
     members = members_of(attack.data)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ def measure_cells(
     *,
     path: Path | None = None,
     description: str = "cells",
+    processes: int = 1,
 ) -> dict[Key, dict[str, Any]]:
     """Measure the cells that are not in the file yet, under a progress bar.
 
@@ -28,14 +29,15 @@ def measure_cells(
         measure: called with a key's entries; its answer must be plain enough for JSON.
         path: of the file; `None` keeps nothing.
         description: of the progress bar.
+        processes: measure so many cells at a time, each in a process of its own; `measure` is then called there.
 
     Returns:
         The answers by key, each with the key's entries by name, the file's older ones first.
     """
     done = {} if path is None else read_cells(names, path)
     left = [key for key in cells if key not in done]
-    for key in track(left, description=description):
-        done[key] = {**dict(zip(names, key, strict=True)), **measure(*key)}
+    for key, answer in track(_answers(measure, left, processes), description=description, total=len(left)):
+        done[key] = {**dict(zip(names, key, strict=True)), **answer}
         if path is not None:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(done[key]) + "\n")
@@ -62,6 +64,24 @@ def measure_parts(
 
     rows = measure_cells(("part",), [(part,) for part in parts], measure, path=path, description=description)
     return {part: {name: value for name, value in row.items() if name != "part"} for (part,), row in rows.items()}
+
+
+def _answers(
+    measure: Callable[..., Mapping[str, Any]], keys: Sequence[Key], processes: int
+) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+    """Each key with its answer, as it ends."""
+    if processes == 1:
+        for key in keys:
+            yield key, measure(*key)
+        return
+    from joblib import Parallel, delayed
+
+    jobs = (delayed(_keyed)(measure, key) for key in keys)
+    yield from Parallel(n_jobs=processes, return_as="generator_unordered")(jobs)
+
+
+def _keyed(measure: Callable[..., Mapping[str, Any]], key: Key) -> tuple[Key, Mapping[str, Any]]:
+    return key, measure(*key)
 
 
 def read_cells(names: Sequence[str], path: Path) -> dict[Key, dict[str, Any]]:

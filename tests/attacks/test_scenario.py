@@ -21,10 +21,12 @@ from fedrobust.attacks import (
 from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
 from fedrobust.component import FieldError
 
+MODEL = torch.tensor([5.0, 5.0, 5.0])
 
-def view(n: int, **memory: torch.Tensor) -> ServerView:
-    """A server that averages n clients, with what it remembers."""
-    return ServerView(torch.full((n,), 1 / n, dtype=torch.float64), 1.0, Mean(), memory)
+
+def view(n: int, model: torch.Tensor = MODEL, **memory: torch.Tensor) -> ServerView:
+    """A server that averages n clients, with what it remembers; `model` is what it sent them."""
+    return ServerView(torch.full((n,), 1 / n, dtype=torch.float64), 1.0, Mean(), model, memory)
 
 
 def test_malicious_clients_are_drawn_by_seed_or_named():
@@ -96,7 +98,7 @@ def test_forced_attackers_are_those_of_the_round():
 class Spy:
     """An update attack that keeps what it was told, and changes nothing."""
 
-    needs, uses_last_step = "own", True
+    needs, uses_model_change = "own", True
 
     def __init__(self, uses: str) -> None:
         self.uses = uses
@@ -116,13 +118,13 @@ def test_attackers_are_told_what_is_granted_and_of_use_and_no_more(granted, uses
     spy = Spy(uses)
     adversary = Adversary(Attack(malicious_clients=[2], update=spy, knowledge=granted), (2,), seed=3)
     updates = torch.arange(12.0).reshape(4, 3)
-    step = torch.tensor([1.0, 2.0, 3.0])
-    seen = view(4, **{"attack.last_step": step, "rule.centre": torch.zeros(3)})
+    seen = view(4, **{"attack.received": MODEL - torch.tensor([1.0, 2.0, 3.0]), "rule.centre": torch.zeros(3)})
     corruption = adversary.corrupt((1, 2, 5, 9), updates, seen, round_number=1)
     assert corruption.rows == (1,)
     assert torch.equal(updates, torch.arange(12.0).reshape(4, 3))
     (told,) = spy.told
     assert (told.own_updates.tolist(), told.num_clients) == ([[3, 4, 5]], 4)
+    assert told.model_change.tolist() == [1, 2, 3]
     level = min(["own", "benign", "server"].index(one) for one in (granted, uses))
     if level == 0:
         assert told.benign_updates is told.benign_weights is told.benign_clients is None
@@ -131,29 +133,71 @@ def test_attackers_are_told_what_is_granted_and_of_use_and_no_more(granted, uses
         assert told.benign_clients == (1, 5, 9)
         assert told.benign_weights.tolist() == [0.25] * 3
     if level < 2:
-        assert told.answer is told.last_step is None
+        assert told.answer is None
     else:
-        assert told.last_step is step
         torch.testing.assert_close(told.answer(torch.zeros(1, 3)), torch.tensor([15.0, 18, 21]) / 4)
 
 
-def test_the_last_step_is_kept_only_for_attackers_who_ask():
+def play(adversary: Adversary, models: list[torch.Tensor], asked: list[tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """One round a model, which the clients of the round download; what the federation remembers in the end."""
+    memory: dict[str, torch.Tensor] = {}
+    for number, (model, clients) in enumerate(zip(models, asked, strict=True), start=1):
+        seen = view(len(clients), model, **memory)
+        corruption = adversary.corrupt(clients, torch.ones(len(clients), 3), seen, number)
+        memory = dict(adversary.remember(corruption))
+    return memory
+
+
+MODELS = [torch.tensor([float(number**2), 0.0, -float(number)]) for number in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes"),
+    [
+        ([(0, 1), (0, 1), (0, 1), (0, 1), (0, 1)], [None, (0, 1), (1, 2), (2, 3), (3, 4)]),  # one attacker, always
+        ([(0, 1), (1, 2), (1, 2), (0, 1), (0, 1)], [None, (0, 3), (3, 4)]),  # away for two rounds
+        ([(1, 2), (1, 2), (0, 1), (1, 2), (0, 1)], [None, (2, 4)]),  # late
+        ([(0, 1), (1, 7), (1, 2), (1, 2), (0, 7)], [None, (0, 1), (1, 4)]),  # two attackers tell each other
+    ],
+)
+def test_attackers_know_how_the_model_changed_since_any_of_them_received_it(asked, changes):
+    """The last two global models that client 0 or 7 received, subtracted; nothing that no client of theirs was sent."""
+    spy = Spy("own")
+    play(Adversary(Attack(malicious_clients=[0, 7], update=spy), (0, 7)), MODELS, asked)
+    seen = [None if told.model_change is None else told.model_change.tolist() for told in spy.told]
+    assert seen == [None if pair is None else (MODELS[pair[1]] - MODELS[pair[0]]).tolist() for pair in changes]
+
+
+def test_malicious_clients_remember_the_model_in_rounds_in_which_they_do_not_attack():
+    """They train as benign clients then, on a model that they received all the same."""
+    for rest in (False, True):
+        spy = Spy("own")
+        attack = Attack(malicious_clients=[0], update=spy, schedule=Schedule(rounds=[5]))
+        adversary = Adversary(attack, (0,))
+        memory = play(adversary.at_rest() if rest else adversary, MODELS[:4], [(0, 1)] * 3 + [(1, 2)])
+        assert memory["attack.received"] is MODELS[2]
+        adversary.corrupt((0, 1), torch.ones(2, 3), view(2, MODELS[4], **memory), 5)
+        assert spy.told[-1].model_change.tolist() == (MODELS[4] - MODELS[2]).tolist()
+
+
+def test_the_model_is_kept_only_for_attackers_who_ask():
     """And never where nobody is malicious: a benign run remembers nothing of an attack."""
-    step, nothing = torch.ones(3), Adversary(Attack(num_malicious=0, update=Neurotoxin(), knowledge="server"), ())
-    asking = Adversary(Attack(malicious_clients=[0], update=Neurotoxin(), knowledge="server"), (0,))
+    asked = [(0, 1)] * 5
+    asking = Adversary(Attack(malicious_clients=[0], update=Neurotoxin()), (0,))
+    assert list(play(asking, MODELS, asked)) == ["attack.received"]
     silent = Adversary(Attack(malicious_clients=[0], update=ALIE()), (0,))
-    updates = torch.ones(2, 3)
-    assert dict(asking.remember(asking.corrupt((0, 1), updates, view(2), 1), step)) == {"attack.last_step": step}
-    for one in (nothing, silent):
-        assert dict(one.remember(one.corrupt((0, 1), updates, view(2), 1), step)) == {}
+    nobody = Adversary(Attack(num_malicious=0, update=Neurotoxin()), ())
+    elsewhere = Adversary(Attack(malicious_clients=[9], update=Neurotoxin()), (9,))
+    for one in (silent, nobody, elsewhere):
+        assert play(one, MODELS, asked) == {}
 
 
 def test_what_attackers_learned_outlives_rounds_in_which_they_are_not_sampled():
     adversary = Adversary(Attack(malicious_clients=[0], update=Mimic(), knowledge="benign"), (0,))
     first = adversary.corrupt((0, 1, 2), torch.eye(3), view(3), 1)
-    memory = adversary.remember(first, torch.zeros(3))
+    memory = adversary.remember(first)
     absent = adversary.corrupt((1, 2), torch.eye(3)[1:], view(2, **memory), 2)
-    assert adversary.remember(absent, torch.zeros(3)) == memory
+    assert adversary.remember(absent) == memory
     again = adversary.corrupt((0, 1, 2), torch.eye(3), view(3, **memory), 3)
     assert again.memory["mimicked"][0] == 2
 
@@ -164,7 +208,6 @@ def test_what_attackers_learned_outlives_rounds_in_which_they_are_not_sampled():
         (Mimic(), "own", "knowledge: must be benign or server for Mimic, got 'own'"),
         (ProjectedGradient(), "own", "knowledge: must be benign or server for ProjectedGradient, got 'own'"),
         (OptimisedIPM(), "benign", "knowledge: must be server for OptimisedIPM, got 'benign'"),
-        (Neurotoxin(), "benign", "knowledge: must be server for Neurotoxin, got 'benign'"),
         (IPM(), "all", "knowledge: must be 'own', 'benign' or 'server', got 'all'"),
     ],
 )

@@ -137,20 +137,24 @@ def test_a_poison_hook_replaces_every_batch() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
-def test_constrain_and_scale_pulls_back_to_the_received_model(alpha: float) -> None:
-    """One step from w = G has no pull (the gradient of ‖w - G‖² is zero there); the second has 2(1-α)(w - G).
+@pytest.mark.parametrize("anomaly", ["euclidean", "squared_euclidean"])
+def test_constrain_and_scale_pulls_back_to_the_received_model(alpha: float, anomaly: str) -> None:
+    """One step from w = G has no pull; the second has (1-α)∇‖w - G‖, or (1-α)∇‖w - G‖².
 
-    So with one batch and two epochs: w₁ = G - ηαg₀ and w₂ = w₁ - η(αg₁ + 2(1-α)(w₁ - G)), gradients by autograd.
+    So with one batch and two epochs: w₁ = G - ηαg₀ and w₂ = w₁ - η(αg₁ + (1-α)p), gradients by autograd, with
+    p = (w₁ - G)/‖w₁ - G‖ or 2(w₁ - G), and where α = 0 leaves w₁ at G none.
     """
     training = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4)
     population, vector, _ = make_population(training=training, sizes=(4,))
-    job = job_of(population, 0, ConstrainAndScale(alpha=alpha, anomaly="euclidean"))
+    job = job_of(population, 0, ConstrainAndScale(alpha=alpha, anomaly=anomaly))
     model, dataset = copy.deepcopy(population.model), population.dataset
     for step in range(2):
         indices = job.batches[step]
         loss = F.cross_entropy(model(dataset.normalise(dataset.train.inputs[indices])), dataset.train.labels[indices])
         gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
-        moved = flat(model) - 0.05 * (alpha * gradient + 2 * (1 - alpha) * (flat(model) - vector))
+        away = flat(model) - vector
+        pull = away / away.norm().clamp_min(1e-30) if anomaly == "euclidean" else 2 * away
+        moved = flat(model) - 0.05 * (alpha * gradient + (1 - alpha) * pull)
         torch.nn.utils.vector_to_parameters(moved, model.parameters())
     row = vector.clone()
     train_alone(row, {}, job, population.model, ParameterLayout.of(population.model), population.dataset)

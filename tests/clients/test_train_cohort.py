@@ -93,11 +93,11 @@ def test_parity_with_augmentation() -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("anomaly", ["euclidean", "cosine"])
-def test_parity_of_constrain_and_scale(anomaly: str, training: LocalTraining) -> None:
+@pytest.mark.parametrize(("anomaly", "alpha"), [("euclidean", 0.9), ("squared_euclidean", 0.3), ("cosine", 0.3)])
+def test_parity_of_constrain_and_scale(anomaly: str, alpha: float, training: LocalTraining) -> None:
     """Each row's anomaly is its own distance to the received model, not the cohort's."""
     population, vector, _ = make_population(training=training)
-    assert_parity(population, vector, jobs_of(population, ConstrainAndScale(alpha=0.3, anomaly=anomaly)))
+    assert_parity(population, vector, jobs_of(population, ConstrainAndScale(alpha=alpha, anomaly=anomaly)))
 
 
 @EVERY

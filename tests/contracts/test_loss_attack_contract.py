@@ -34,7 +34,8 @@ CASES: dict[str, LossAttack] = {
     "blind_backdoor_loss": BlindBackdoor(trigger=Patch(), target_label=1, normalisation="loss"),
     "blind_backdoor_waits": BlindBackdoor(trigger=Patch(), target_label=1, loss_threshold=1.1),
     "blind_backdoor_evades": BlindBackdoor(trigger=Patch(), target_label=1, evasion=NeuralCleanseEvasion()),
-    "constrain_and_scale": ConstrainAndScale(alpha=0.3),
+    "constrain_and_scale": ConstrainAndScale(alpha=0.9),
+    "constrain_and_scale_squared": ConstrainAndScale(alpha=0.3, anomaly="squared_euclidean"),
     "constrain_and_scale_cosine": ConstrainAndScale(alpha=0.3, anomaly="cosine"),
 }
 EVERYONE = range(len(SIZES))

@@ -52,6 +52,7 @@ CASES: dict[str, UpdateAttack] = {
     "min_max_unit": MinMax(perturbation="unit"),
     "min_max_sign": MinMax(perturbation="sign"),
     "min_sum": MinSum(),
+    "min_sum_min": MinSum(bound="min"),
     "fang_trimmed_mean": FangTrimmedMean(),
     "fang_krum": FangKrum(),
     "gaussian": Gaussian(),
@@ -97,7 +98,7 @@ def knowledge(name: str, dtype: torch.dtype = torch.float64, order: list[int] | 
         benign_weights=torch.full((12,), 1 / 16, dtype=torch.float64),
         benign_clients=tuple(clients),
         answer=lambda sent: RULE(torch.cat([sent, benign])).update,
-        last_step=torch.linspace(-1, 1, D).to(dtype),
+        model_change=torch.linspace(-1, 1, D).to(dtype),
         generator=torch_generator(0, "update attack", 1),
     )
 
@@ -163,7 +164,7 @@ def test_attackers_make_do_with_what_they_say_they_need(name):
     if attack.needs == "own":
         told = dataclasses.replace(told, benign_updates=None, benign_weights=None, benign_clients=None)
     if attack.needs != "server":
-        told = dataclasses.replace(told, answer=None, last_step=None)
+        told = dataclasses.replace(told, answer=None)
     assert bool(send(name, told).isfinite().all())
     for level in LEVELS[: LEVELS.index(attack.needs)]:
         with pytest.raises(ValueError, match=f"knowledge: must be .*, got '{level}'"):

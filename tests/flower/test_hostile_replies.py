@@ -166,6 +166,14 @@ CASES = {
 }
 
 
+def test_one_line_a_round_says_of_all_who_was_rejected(caplog):
+    nodes = Nodes()
+    overflowed = content(1, 1, w=np.full((2, 3), np.inf, dtype=np.float32))
+    nodes.end([nodes.reply(2, overflowed), nodes.reply(3, overflowed), nodes.reply(4, Error(2))])
+    (line,) = (line for line in caplog.messages if " rejected: " in line)
+    assert re.fullmatch("round 1: nodes 2, 3 rejected: .*; node 4 rejected: failed: no reason given", line), line
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_round_goes_on_without_it(case, caplog):
     make, reason = CASES[case]

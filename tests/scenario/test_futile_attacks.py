@@ -20,6 +20,8 @@ def warnings(*overrides: str) -> list[str]:
         ["attack=coalition"],
         ["attack=edge_case"],
         ["attack=sign_flip"],
+        ["attack=min_max"],
+        ["attack=dba", "attack.update.scale_factor=1"],
         ["attack=blind_backdoor"],
         ["attack=none"],
         ["attack=none", "attack.num_malicious=2", "attack.training.num_epochs=9"],
@@ -55,6 +57,14 @@ def test_attackers_without_the_class_that_they_start_from():
 def test_malicious_clients_without_an_attack():
     (warning,) = warnings("attack=none", "attack.num_malicious=2")
     assert warning.startswith("malicious clients train as benign ones")
+
+
+def test_an_update_attack_that_comes_to_nothing():
+    (warning,) = warnings("attack=min_max", "attack.num_malicious=1", "attack.knowledge=own")
+    assert warning == (
+        "attack.update: MinMax changes nothing in 30 of 30 attack rounds: 1 attacker of 20 clients with "
+        "attack.knowledge=own sends what it trained, as it is"
+    )
 
 
 def test_members_without_an_attacker():

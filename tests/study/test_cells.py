@@ -1,4 +1,5 @@
 import json
+import os
 import time
 
 import pytest
@@ -46,6 +47,21 @@ def test_without_a_file_everything_is_measured_anew():
     measure_cells(NAMES, CELLS, measure)
     measure_cells(NAMES, CELLS, measure)
     assert asked == [*CELLS, *CELLS]
+
+
+@pytest.mark.slow
+def test_in_two_processes_cells_come_to_the_same(tmp_path):
+    """Whichever ends first is written first; a study that stopped goes on, and what was asked ran elsewhere."""
+
+    def measure(rule, seed):
+        return {"figure": len(rule) + seed, "process": os.getpid()}
+
+    path = tmp_path / "results.jsonl"
+    measure_cells(NAMES, CELLS[:1], measure, path=path)
+    found = measure_cells(NAMES, CELLS, measure, path=path, processes=2)
+    assert {key: row["figure"] for key, row in found.items()} == {("mean", 0): 4, ("mean", 1): 5, ("krum", 0): 4}
+    assert [row["process"] == os.getpid() for row in map(found.__getitem__, CELLS)] == [True, False, False]
+    assert len(path.read_text().splitlines()) == 3
 
 
 def test_parts_are_measured_once_each_in_its_way_and_timed(tmp_path):

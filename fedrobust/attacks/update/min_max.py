@@ -60,16 +60,23 @@ class MinSum:
     """All attackers send the mean moved so far that they are no more outlying, in total, than a benign client.
 
     Formula: μ + γp with the largest γ for which Σᵢ ‖μ + γp - xᵢ‖² ≤ maxᵢ Σⱼ ‖xᵢ - xⱼ‖²; p = -σ, -μ/‖μ‖ or -sign(μ).
+        That is ‖γp‖ = maxᵢ ‖xᵢ - μ‖.
     Source: Shejwalkar and Houmansadr, NDSS 2021,
         https://www.ndss-symposium.org/wp-content/uploads/ndss2021_6C-3_24498_paper.pdf
-    Departs: γ is the root of a quadratic equation instead of the limit of the paper's halving search.
+    Departs: γ follows from the closed form instead of the paper's halving search. The bound is the paper's, maxᵢ; the
+        authors' code, https://github.com/vrt1shjwlkr/NDSS21-Model-Poisoning, takes minᵢ. Figures made with that code
+        are those of `bound: min`, a weaker attack: its γ is smaller by the ratio of the smallest to the largest
+        ‖xᵢ - μ‖.
 
     Attributes:
         perturbation: p: `std`, against the standard deviation of each coordinate; `unit`, against the mean; `sign`,
             against its signs.
+        bound: `max`, as outlying as the most outlying benign client (the paper); `min`, as the least (the authors'
+            code).
     """
 
     perturbation: Perturbation = "std"
+    bound: Literal["max", "min"] = "max"
 
     needs: ClassVar[Level] = "own"
     uses: ClassVar[Level] = "benign"
@@ -78,12 +85,11 @@ class MinSum:
         """The moved mean, m times `(m, d)`."""
         points = knowledge.reference_updates
         mean, direction = _mean_and_direction(points, self.perturbation)
-        gram = robust_gram_matrix(points)
-        limit = float(squared_distances(gram).sum(dim=1).max())
-        # The terms linear in γ add up to zero: Σᵢ ‖μ - xᵢ + γp‖² = Σᵢ ‖μ - xᵢ‖² + n·γ²·‖p‖².
-        room = max(0.0, limit - float(_squared_distances_to_mean(gram).sum()))
-        square = len(points) * float(direction.double().square().sum())
-        gamma = math.sqrt(room / square) if square > 0 else 0.0
+        # Σⱼ ‖y - xⱼ‖² = Σⱼ ‖μ - xⱼ‖² + n·‖y - μ‖² for every y: both sides of the constraint share the first term.
+        from_mean = _squared_distances_to_mean(robust_gram_matrix(points))
+        square = float(direction.double().square().sum())
+        limit = float(from_mean.max() if self.bound == "max" else from_mean.min())
+        gamma = math.sqrt(limit / square) if square > 0 else 0.0
         return (mean + gamma * direction).expand(len(knowledge.own_updates), -1)
 
 

@@ -16,12 +16,15 @@ from fedrobust.types import Updates
 
 @component
 class Neurotoxin:
-    """Every attacker sends its update without the coordinates in which the last step of the global model was largest.
+    """Every attacker sends its update without the coordinates in which the global model has changed most of late.
 
-    Formula: xₖ ⊙ (1 - mask), mask the ⌊κd⌋ largest |coordinates| of the last step.
+    Formula: xₖ ⊙ (1 - mask), mask the ⌊κd⌋ largest |coordinates| of G - G', G the model that the attackers received in
+        this round and G' the last that any of them received before.
     Source: Zhang et al., ICML 2022, https://arxiv.org/abs/2206.10341
-    Departs: the paper projects in every local step, here the trained update is projected once; in the first round there
-        is no last step, and the update is sent whole.
+    Departs: the paper projects in every local step, here the trained update is projected once. The paper goes by the
+        aggregate of the round before; G - G' is that aggregate if a malicious client took part in that round, and the
+        sum of the aggregates since if none did. The authors' code goes by a gradient on benign clients' examples
+        instead. Until a malicious client has received two models, updates are sent whole.
 
     Attributes:
         top_fraction: κ, the fraction of coordinates left to honest clients.
@@ -29,15 +32,15 @@ class Neurotoxin:
 
     top_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
 
-    needs: ClassVar[Level] = "server"
-    uses: ClassVar[Level] = "server"
-    uses_last_step: ClassVar[bool] = True
+    needs: ClassVar[Level] = "own"
+    uses: ClassVar[Level] = "own"
+    uses_model_change: ClassVar[bool] = True
 
     def __call__(self, knowledge: Knowledge) -> Updates:
         """The projected updates `(m, d)`."""
-        if knowledge.last_step is None:
+        if knowledge.model_change is None:
             return knowledge.own_updates
-        size = knowledge.last_step.to(knowledge.own_updates.device).abs()
+        size = knowledge.model_change.to(knowledge.own_updates.device).abs()
         used = torch.zeros(len(size), dtype=torch.bool, device=size.device)
         used[size.topk(int(self.top_fraction * len(size) + 1e-9)).indices] = True
         return knowledge.own_updates.masked_fill(used & (size > 0), 0.0)

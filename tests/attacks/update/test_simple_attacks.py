@@ -47,24 +47,24 @@ def test_without_a_bound_it_is_the_mean_benign_norm():
     assert (ProjectedGradient().needs, ProjectedGradient(max_norm=1.0).needs) == ("benign", "own")
 
 
-def test_neurotoxin_leaves_the_largest_coordinates_of_the_last_step_alone():
+def test_neurotoxin_leaves_the_largest_coordinates_of_the_models_change_alone():
     """Of ten, two: |−9| and 7 are the largest."""
     step = torch.tensor([0.1, -9.0, 2, 3, 7, -1, 0, 0.5, 4, -2])
     own = torch.arange(1.0, 21).reshape(2, 10)
-    sent = Neurotoxin(top_fraction=0.2)(known(own, last_step=step))
+    sent = Neurotoxin(top_fraction=0.2)(known(own, model_change=step))
     expected = own.clone()
     expected[:, [1, 4]] = 0
     assert torch.equal(sent, expected)
 
 
-def test_neurotoxin_counts_by_a_sort_on_random_steps():
+def test_neurotoxin_counts_by_a_sort_on_random_changes():
     step, own = random_updates(1, 997)[0], random_updates(3, 997, seed=1)
-    sent = Neurotoxin(top_fraction=0.1)(known(own, last_step=step))
+    sent = Neurotoxin(top_fraction=0.1)(known(own, model_change=step))
     largest = sorted(range(997), key=lambda index: -abs(float(step[index])))[:99]
     assert sorted((sent[0] == 0).nonzero().flatten().tolist()) == sorted(largest)
 
 
 @pytest.mark.parametrize("step", [None, torch.zeros(10)])
-def test_neurotoxin_without_a_step_sends_all(step):
+def test_neurotoxin_without_a_change_sends_all(step):
     own = torch.ones(2, 10)
-    assert torch.equal(Neurotoxin(top_fraction=0.5)(known(own, last_step=step)), own)
+    assert torch.equal(Neurotoxin(top_fraction=0.5)(known(own, model_change=step)), own)
