@@ -66,6 +66,13 @@ class OuterGradients:
             blocks = np.hstack([scaled.sum(axis=0)[:, None], blocks])
         return blocks.ravel()
 
+    def squared_lengths(self) -> Floats:
+        """‖gᵢ‖², `(n,)`."""
+        features = self.features
+        squared = features.multiply(features) if scipy.sparse.issparse(features) else features * features
+        lengths = np.asarray(squared.sum(axis=1)).ravel() + float(self.intercept)
+        return np.asarray((self.coefficients**2).sum(axis=1) * lengths)
+
     def gram(self) -> Floats:
         """The inner products of all pairs of gradients, `(n, n)`."""
         inner = self.features @ self.features.T
@@ -100,6 +107,10 @@ class KernelGradients:
     def rows(self, indices: NDArray[np.intp]) -> Self:
         """The gradients of some samples."""
         return type(self)(self.coefficients[indices], self.kernel[np.ix_(indices, indices)])
+
+    def squared_lengths(self) -> Floats:
+        """‖gᵢ‖², `(n,)`."""
+        return np.asarray((self.coefficients**2).sum(axis=1) * self.kernel.diagonal())
 
     def gram(self) -> Floats:
         """The inner products of all pairs of gradients, `(n, n)`."""

@@ -28,6 +28,9 @@ _ROWS_A_PASS = 48
 _FEWEST_PASSES = 8
 """What an iteration mostly needs at least: with fewer rows the Gram matrix is built at once."""
 
+_COLLAPSED = 1e-6
+"""So much nearer to half of the mass than at first: that half may be one point, to which no step ever leads."""
+
 _Array = NDArray[np.float64]
 
 
@@ -103,14 +106,15 @@ def weiszfeld(
 ) -> GeometricMedianWeights:
     """Minimise Σ αᵢ φ(‖xᵢ - z‖), φ(r) = r, or r²/2ν + ν/2 where r < ν, by wᵢ ← αᵢ / max(ν, ‖xᵢ - z‖), made to sum to 1.
 
-    A step moves z by s and lowers the objective by s²/2 Σ αᵢ / max(ν, ‖xᵢ - z‖) at least. The iteration ends when that
-    is a part `tolerance` of the weighted median distance: not of the objective, which far outliers make so large that
-    nothing among the others would count.
+    ν is a part `smoothing` of the weighted median distance m to the present z. A step moves z by s and, for this ν,
+    lowers the objective by s²/2 Σ αᵢ / max(ν, ‖xᵢ - z‖) at least. The iteration ends when that is a part `tolerance` of
+    m: not of the objective, which far outliers make so large that nothing among the others would count. A point with
+    half of the mass is the median, and m is then zero.
 
     Args:
         frame: the points.
         masses: α, `(n,)` non-negative, summing to 1.
-        smoothing: ν, in the units of the points.
+        smoothing: ν/m.
         tolerance: relative.
         max_iterations: at least 1.
         start: the first weighting; `masses` if `None`.
@@ -119,20 +123,51 @@ def weiszfeld(
     weights = alpha if start is None else start.cpu().numpy().astype(np.float64)
     is_converged = False
     distances = frame.distances(weights)
+    scale = first_scale = _weighted_median(distances, alpha)
+    may_collapse = True
     for num_iterations in range(1, max_iterations + 1):  # noqa: B007
-        pull = alpha / np.maximum(smoothing, distances)
+        if scale == 0:
+            is_converged = True
+            break
+        if may_collapse and scale < _COLLAPSED * first_scale:
+            may_collapse = False
+            nearest = _alone(distances)
+            apart = frame.distances(nearest)
+            if _weighted_median(apart, alpha) == 0:
+                weights, distances, scale, is_converged = nearest, apart, 0.0, True
+                break
+        pull = alpha / np.maximum(smoothing * scale, distances)
         moved = pull / pull.sum()
         squared_step = frame.squared_step(weights, moved)
-        scale = _weighted_median(distances, alpha)
+        limit = tolerance * scale
         weights = moved
         distances = frame.distances(weights)
-        is_converged = bool(pull.sum() * squared_step / 2 <= tolerance * scale)
+        scale = _weighted_median(distances, alpha)
+        is_converged = bool(pull.sum() * squared_step / 2 <= limit)
         if is_converged:
             break
-    smooth = np.where(distances < smoothing, distances**2 / (2 * smoothing) + smoothing / 2, distances)
     return GeometricMedianWeights(
-        torch.from_numpy(weights), torch.from_numpy(distances), float(alpha @ smooth), num_iterations, is_converged
+        torch.from_numpy(weights),
+        torch.from_numpy(distances),
+        float(alpha @ _smooth(distances, smoothing * scale)),
+        num_iterations,
+        is_converged,
     )
+
+
+def _alone(distances: _Array) -> _Array:
+    """The weighting of the nearest point alone."""
+    weights = np.zeros(len(distances))
+    weights[int(distances.argmin())] = 1.0
+    return weights
+
+
+def _smooth(distances: _Array, nu: float) -> _Array:
+    """φ(r)."""
+    within = distances < nu
+    smoothed = distances.copy()
+    smoothed[within] = distances[within] ** 2 / (2 * nu) + nu / 2
+    return smoothed
 
 
 class GramFrame:

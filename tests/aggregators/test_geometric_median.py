@@ -48,7 +48,7 @@ def spread(points: Tensor) -> float:
 @pytest.mark.parametrize(("n", "d", "num_shifted"), [(4, 2, 0), (5, 3, 1), (10, 40, 3), (30, 6, 12), (100, 3, 20)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_minimises_the_weighted_sum_of_distances(n: int, d: int, num_shifted: int, weighted: bool) -> None:
-    """Smoothing adds at most ν/2 = 0.5e-6 to the objective. The first case is slow: a client is near."""
+    """Smoothing adds at most ν/2 to the objective, ν being 1e-6 of the spread. The first is slow: a client is near."""
     points = sample(n, d, num_shifted)
     weights = torch.ones(n, dtype=torch.float64)
     if weighted:
@@ -126,18 +126,30 @@ def test_how_far_outliers_are_does_not_matter(magnitude: float, dtype: torch.dty
 def test_identical_clients_take_one_step() -> None:
     answer = GeometricMedian()(torch.ones(5, 3), torch.arange(5) + 1.0)
     torch.testing.assert_close(answer.update, torch.ones(3))
-    assert answer.diagnostics == {"num_iterations": 1.0, "objective": pytest.approx(0.5e-6)}  # φ(0) = ν/2
+    assert answer.diagnostics == {"num_iterations": 1.0, "is_converged": 1.0, "objective": 0.0}
     assert answer.shares is not None
     torch.testing.assert_close(answer.shares, (torch.arange(5) + 1.0).double() / 15)
 
 
 def test_smoothing_pulls_towards_the_mean() -> None:
-    """Within ν of all clients φ is quadratic, and the minimum is the mean."""
+    """Within ν of all clients φ(r) = r²/2ν + ν/2 is quadratic, and the minimum is the mean."""
     points = sample(7, 3, 2)
     answer = GeometricMedian(smoothing=100.0)(points)
     torch.testing.assert_close(answer.update, points.mean(dim=0))
-    squares = float((points - points.mean(dim=0)).square().sum(dim=1).mean())
-    assert answer.diagnostics["objective"] == pytest.approx(squares / 200 + 50)
+    squared = (points - points.mean(dim=0)).square().sum(dim=1)
+    nu = 100 * float(squared.median().sqrt())
+    assert answer.diagnostics["objective"] == pytest.approx(float(squared.mean()) / (2 * nu) + nu / 2)
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-30, 1e-10, 1e-6, 1.0, 1e6, 1e30, 1e100])
+@pytest.mark.parametrize(("n", "d", "num_shifted"), [(7, 3, 2), (30, 6, 12), (12, 80, 4)])
+def test_the_unit_of_the_updates_does_not_matter(scale: float, n: int, d: int, num_shifted: int) -> None:
+    """Against the minimum of the plain objective that BFGS finds in the unit 1; smoothing moves it by 1e-6 or so."""
+    points = sample(n, d, num_shifted)
+    exact = minimise(points.numpy(), np.full(n, 1 / n))
+    answer = GeometricMedian()(points * scale)
+    assert np.linalg.norm(answer.update.numpy() / scale - exact) <= 1e-5 * spread(points)
+    assert answer.diagnostics["is_converged"] == 1.0
 
 
 def test_the_iteration_stops_when_told() -> None:
@@ -150,6 +162,7 @@ def test_the_iteration_stops_when_told() -> None:
     answer = GeometricMedian(max_iterations=3)(points)
     np.testing.assert_allclose(answer.update.numpy(), z, atol=1e-12)
     assert answer.diagnostics["num_iterations"] == 3.0
+    assert answer.diagnostics["is_converged"] == 0.0
     counts = [GeometricMedian(tolerance=t)(points).diagnostics["num_iterations"] for t in (1e-4, 1e-8, 1e-12)]
     assert 1 <= counts[0] < counts[1] < counts[2] < 1000
 

@@ -104,11 +104,9 @@ def test_rotation_must_fail_coordinate_by_coordinate(name):
 @quick
 @given(seed=st.integers(0, 10**6), scale=st.floats(1e-3, 1e3))
 def test_scale(name, seed, scale):
-    """Together with what is in the points' unit: the σ of the filters that have one, the smoothing of the median."""
+    """Together with what is in the points' unit: the σ of the filters that have one."""
     one, x = CASES[name], sample_for(name, 300, seed=seed)
     scaled = {key: value * scale for key, value in one.scaled.items()}
-    if name == "geometric_median":
-        scaled["smoothing"] = 1e-6 * scale
     expected = [answer * scale**power for answer, power in zip(one.answers(x), one.fields.values(), strict=True)]
     for found, other in zip(one.answers(x * scale, **scaled), expected, strict=True):
         np.testing.assert_allclose(found, other, rtol=1e-7, atol=1e-9 * scale)

@@ -22,12 +22,33 @@ def test_what_equals_the_quantile_is_dropped() -> None:
 
 
 def test_copies_leave_together_up_to_twice_the_fraction() -> None:
-    """20 scores, p = 0.1: four copies are 2p of them and go; of five not one does, while the two above them do."""
+    """20 scores, p = 0.1: four copies are 2p of them and go, five are more and stay; those above go in any case."""
     four = relative([1] * 16 + [5, 5, 5, 5 * (1 + 1e-12)], 0.1)
     assert (four >= 1).tolist() == [False] * 16 + [True] * 4
     assert (relative([1] * 15 + [5] * 5, 0.1) < 1).all()
     above = relative([1] * 13 + [5] * 5 + [6, 7], 0.125)
+    assert (above >= 1).tolist() == [False] * 13 + [True] * 7
+    above = relative([1] * 12 + [5] * 6 + [6, 7], 0.125)
     assert (above >= 1).tolist() == [False] * 18 + [True] * 2
+
+
+@pytest.mark.parametrize("num_above", [0, 1, 10, 40])
+@pytest.mark.parametrize("num_copies", [20, 49, 50])
+@pytest.mark.parametrize("jitter", [0.0, 1e-12])
+def test_good_samples_above_do_not_save_copies(num_copies: int, num_above: int, jitter: float) -> None:
+    """500 samples, p = 0.05: up to 50 copies, 2p, leave in the round whose quantile falls on them."""
+    rising = np.linspace(0, 1, 500 - num_copies)
+    copies = rising[-num_above - 1] + 1e-6 + jitter * np.arange(num_copies)
+    gone = relative([*rising, *copies], 0.05)[-num_copies:] >= 1
+    assert gone.all() or (num_above >= 25 and not gone.any())
+
+
+def test_the_copies_that_may_leave_do_not_shrink_with_the_group() -> None:
+    """Of 500 samples 50 may be corrupted also after 60 good ones have left."""
+    scores = [*np.linspace(0, 1, 390), *[2.0] * 50]
+    groups = np.zeros(440, dtype=np.intp)
+    assert not (relative_to_quantile(np.array(scores), groups, 0.05) >= 1).any()
+    assert (relative_to_quantile(np.array(scores), groups, 0.05, sizes=np.array([500])) >= 1).sum() == 50
 
 
 @pytest.mark.parametrize("scores", [[0.0] * 5, [3.0] * 5, [0.0, 0.0, 0.0, 0.0, 9.0], [1.0]])

@@ -84,6 +84,17 @@ def test_every_way_counts_the_same_iterations(way):
     np.testing.assert_allclose(found.weights.numpy() @ wide, centres[3], atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.55, 0.9])
+@pytest.mark.parametrize("far", [1.0, 1e12])
+def test_copies_that_are_more_than_half_are_the_median(way, share, far):
+    """By definition; Weiszfeld's steps come nearer and nearer, by a part that is not far from 1 at 0.55."""
+    points = sample(40, 60).double() * far
+    points[: round(40 * share)] = torch.randn(60, generator=torch_generator(2, "copy"), dtype=torch.float64)
+    found = geometric_median_weights(points, torch.full((40,), 1 / 40, dtype=torch.float64), **EXACT)
+    assert found.is_converged
+    assert float((weighted_combination(points, found.weights) - points[0]).norm()) <= 1e-7 * float(points[0].norm())
+
+
 def test_shards_and_a_row_that_is_not_finite(way):
     points = sample(30, 100)
     masses = torch.full((30,), 1 / 30, dtype=torch.float64)
