@@ -26,6 +26,9 @@ _ROUNDING = 1e-6
 _SHARP = 0.5
 """A fall of the top eigenvalue to this part of it in one step is taken to show that outliers left."""
 
+_DECISIVE = 0.1
+"""To this part of it outliers alone make it fall; of twenty honest clients the last step may halve it."""
+
 
 @on_one_thread
 def soft_filter(
@@ -121,8 +124,8 @@ def _is_calm(eigenvalue: float, max_eigenvalue: float | None) -> bool:
 def tell_of_budget(method: str, filtered: Filtered, max_removed: float) -> None:
     """One notice where the step that ended `method` decided the answer, or was refused.
 
-    Decided: its top eigenvalue is less than half of any within the budget. A step like any other lowers it by less, and
-    is in the diagnostics alone.
+    Decided: its top eigenvalue is less than a tenth of any within the budget. A step that lowers it by less is in the
+    diagnostics alone.
     """
     n = len(filtered.weights)
     if filtered.num_refused:
@@ -130,7 +133,7 @@ def tell_of_budget(method: str, filtered: Filtered, max_removed: float) -> None:
             f"{method}: the last step was not taken, since most of {n} points are equally far out along the top "
             "direction: two groups of honest ones, or nearly half are malicious"
         )
-    elif filtered.lowest_within_budget is not None and filtered.eigenvalue < _SHARP * filtered.lowest_within_budget:
+    elif filtered.lowest_within_budget is not None and filtered.eigenvalue < _DECISIVE * filtered.lowest_within_budget:
         notice(
             f"{method}: more than the budget of {max_removed:g} of {n} points was removed, since those alike left "
             "together; more seem to be malicious than assumed"
