@@ -1,7 +1,8 @@
 """What the filters share: their result, how much a round tells against each point, and how many may be removed."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +42,22 @@ class Filtered:
             "num_steps": float(self.num_steps),
             "removed_mass": float((1 - self.weights).sum()),
         }
+
+    def rescaled(self, change: Callable[[float], float]) -> "Filtered":
+        """The same with all eigenvalues and their limits changed to another unit."""
+        return replace(
+            self,
+            first_eigenvalue=change(self.first_eigenvalue),
+            eigenvalue=change(self.eigenvalue),
+            iterations=tuple(
+                replace(
+                    one,
+                    statistic=change(one.statistic),
+                    threshold=None if one.threshold is None else change(one.threshold),
+                )
+                for one in self.iterations
+            ),
+        )
 
 
 def relative_projections(top: TopDirection, weights: Weights) -> Tensor:

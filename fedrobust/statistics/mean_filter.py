@@ -13,6 +13,7 @@ from scipy.special import erfc
 
 from fedrobust.statistics.covariance_direction import sample_direction
 from fedrobust.statistics.filtering import check_positive, outlier_count
+from fedrobust.statistics.number_range import in_range
 from fedrobust.statistics.results import Iteration, MeanEstimate
 from fedrobust.statistics.samples import Array, as_samples, check_contamination
 from fedrobust.statistics.soft_mean import sample_mean
@@ -66,31 +67,49 @@ def filter_mean(x: Array, contamination: float, sigma: float = 1.0) -> MeanEstim
     outlier_count(epsilon, n)
     threshold = 1 + 3 * epsilon * math.log(1 / epsilon) if epsilon > 0 else math.inf
     fewest = n - math.floor(2 * epsilon * n + 1e-9)
-    direction = sample_direction(points)
+    ranged = in_range(points)
+    sigma = ranged.to_unit(sigma)
+    direction = sample_direction(ranged.points)
     weights = torch.ones(n, dtype=torch.float64)
     kept = np.arange(n)
     iterations: list[Iteration] = []
     top = direction(weights)
-    while top.eigenvalue / sigma**2 >= threshold and len(kept) > fewest and top.projections is not None:
+    while _over_square(top.eigenvalue, sigma) >= threshold and len(kept) > fewest and top.projections is not None:
         projections = top.projections.numpy()[kept]
-        deviations = np.abs(projections - np.median(projections)) / sigma
+        with np.errstate(over="ignore"):  # a σ of nothing
+            deviations = np.abs(projections - np.median(projections)) / sigma
         order = np.argsort(deviations, kind="stable")
         num_kept = max(fewest, _num_kept(deviations[order], d, epsilon))
         if num_kept == len(kept):
             break
         removed = len(kept) - num_kept
-        iterations.append(Iteration(statistic=top.eigenvalue / sigma**2, threshold=threshold, removed=float(removed)))
+        statistic = _over_square(top.eigenvalue, sigma)
+        iterations.append(Iteration(statistic=statistic, threshold=threshold, removed=float(removed)))
         kept = kept[np.sort(order[:num_kept])]
         weights = torch.zeros(n, dtype=torch.float64)
         weights[torch.from_numpy(kept)] = 1.0
         top = direction(weights, near=top)
     return MeanEstimate(
         method="filter for an unknown mean",
-        mean=samples.restore(sample_mean(points, weights)),
+        mean=samples.restore(sample_mean(points, weights, ranged)),
         weights=samples.restore(weights),
         iterations=tuple(iterations),
-        details={"top_eigenvalue_over_squared_sigma": top.eigenvalue / sigma**2, "stops_below": threshold},
+        details={
+            "top_eigenvalue_over_squared_sigma": _over_square(top.eigenvalue, sigma),
+            "stops_below": threshold,
+        },
     )
+
+
+def _over_square(eigenvalue: float, sigma: float) -> float:
+    """λ/σ², also where σ² alone is no number."""
+    squared = sigma * sigma
+    if 0 < squared < math.inf:
+        return eigenvalue / squared
+    if sigma == 0:
+        return math.inf if eigenvalue > 0 else 0.0
+    ratio = math.sqrt(eigenvalue) / sigma
+    return ratio * ratio
 
 
 def _num_kept(deviations: NDArray[np.float64], d: int, epsilon: float) -> int:
