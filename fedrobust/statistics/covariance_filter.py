@@ -22,6 +22,7 @@ from fedrobust.statistics.null_spectrum import (
     simulated_null,
     top_limit_bound,
 )
+from fedrobust.statistics.number_range import in_range_by_column
 from fedrobust.statistics.progress import Report, no_report, progress_report
 from fedrobust.statistics.quadratic_form import QuadraticFormTail
 from fedrobust.statistics.results import CovarianceEstimate, Iteration
@@ -65,8 +66,9 @@ def filter_covariance(x: Array, contamination: float, seed: int = 0, *, progress
         pruned by it), its limit and the number of points removed; an entry with 0 removed is why it stopped.
 
     Raises:
-        ValueError: x that is not a finite `(N, d)` sample, or whose columns are linearly dependent; a contamination out
-            of range; N below `covariance_samples(d, contamination)`.
+        ValueError: x that is not a finite `(N, d)` sample, or whose columns are linearly dependent, or whose squares
+            are no numbers in its precision; a contamination out of range; N below
+            `covariance_samples(d, contamination)`.
 
     Source: Diakonikolas et al., ICML 2017, https://arxiv.org/abs/1703.00893.
     Departs: λ's limit is simulated, where the paper has 1 + O(ε log²(1/ε)) and the authors' code 1; a tail is removed
@@ -85,11 +87,13 @@ def filter_covariance(x: Array, contamination: float, seed: int = 0, *, progress
                 f"x must have at least {needed} rows for d={d} and contamination={epsilon:g}, got {n}: with fewer, "
                 "outliers cannot be told from chance"
             )
+    ranged = in_range_by_column(samples.points)
     with progress_report(progress) as report:
-        fit = fit_covariance(samples.points, None, epsilon, seed=seed, report=report)
+        fit = fit_covariance(ranged.points, None, epsilon, seed=seed, report=report)
+    ranged.require_without(fit.kept, epsilon)
     return CovarianceEstimate(
         method="filter for an unknown covariance",
-        covariance=samples.restore(fit.covariance.to(samples.points.dtype)),
+        covariance=samples.restore(ranged.matrix_from_unit(fit.covariance, samples.points.dtype)),
         weights=samples.restore(fit.kept.to(samples.points.dtype)),
         iterations=fit.iterations,
         details=fit.details,

@@ -1,7 +1,8 @@
 """What the filters share: their result, how much a round tells against each point, and how many may be removed."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +55,23 @@ class Filtered:
             "removed_beyond_budget": self.removed_beyond_budget,
             "num_refused": float(self.num_refused),
         }
+
+    def rescaled(self, change: Callable[[float], float]) -> "Filtered":
+        """The same with all eigenvalues and their limits changed to another unit."""
+        return replace(
+            self,
+            first_eigenvalue=change(self.first_eigenvalue),
+            eigenvalue=change(self.eigenvalue),
+            lowest_within_budget=None if self.lowest_within_budget is None else change(self.lowest_within_budget),
+            iterations=tuple(
+                replace(
+                    one,
+                    statistic=change(one.statistic),
+                    threshold=None if one.threshold is None else change(one.threshold),
+                )
+                for one in self.iterations
+            ),
+        )
 
 
 def relative_projections(top: TopDirection, weights: Weights) -> Tensor:

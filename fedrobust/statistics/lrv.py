@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedrobust.statistics.filtering import outlier_count
 from fedrobust.statistics.moments import Moments
+from fedrobust.statistics.number_range import in_range
 from fedrobust.statistics.results import Iteration, MeanEstimate
 from fedrobust.statistics.rival_means import median_of_columns
 from fedrobust.statistics.rows import distances_from, project_rows
@@ -39,7 +40,8 @@ def lrv_mean(x: Array, contamination: float) -> MeanEstimate:
         covariance of the points that were kept, and how many were not.
 
     Raises:
-        ValueError: x that is not a finite `(N, d)` sample; a contamination out of range; N <= 2f.
+        ValueError: x that is not a finite `(N, d)` sample; a contamination out of range; N <= 2f; more points whose
+            squares overflow than the part ε that is dropped.
 
     Source: Lai, Rao and Vempala, FOCS 2016, https://arxiv.org/abs/1604.06968, the algorithm for bounded fourth moments
         as in the authors' code (AgnosticMeanGeneral)
@@ -47,7 +49,8 @@ def lrv_mean(x: Array, contamination: float) -> MeanEstimate:
     """
     samples = as_samples(x)
     epsilon = check_contamination(contamination)
-    points = samples.points
+    ranged = in_range(samples.points, in_float64=True)
+    points = ranged.points
     num_kept = len(points) - outlier_count(epsilon, len(points))
     answer = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
     basis: Tensor | None = None  # of the subspace that the level's points live in, (d, k)
@@ -60,34 +63,41 @@ def lrv_mean(x: Array, contamination: float) -> MeanEstimate:
         bottom, top = directions[:, :half], directions[:, half:]
         found = bottom @ (bottom.T @ moments.mean())
         answer += found if basis is None else basis @ found
-        iterations.append(Iteration(statistic=float(values[-1]), threshold=None, removed=float(len(points) - kept)))
+        ranged.require_without(kept, epsilon)
+        statistic, removed = ranged.from_unit(float(values[-1]), 2), len(points) - int(kept.sum())
+        iterations.append(Iteration(statistic=statistic, threshold=None, removed=float(removed)))
         points = project_rows(points, torch.zeros_like(top[:, 0]), top)
         basis = top if basis is None else basis @ top
-    last = torch.tensor(
-        [_mean_of_shortest_interval(points[:, 0].double().cpu().numpy(), num_kept)], dtype=torch.float64
-    )
-    last = last.to(answer)
+    mean, used = _mean_of_shortest_interval(points[:, 0].double().cpu().numpy(), num_kept)
+    ranged.require_without(torch.from_numpy(used), epsilon)
+    last = torch.tensor([mean], dtype=torch.float64).to(answer)
     answer += last if basis is None else basis @ last
     return MeanEstimate(
         method="mean by recursive projection (LRV)",
-        mean=samples.restore(answer.to(samples.points.dtype)),
+        mean=samples.restore(ranged.vector_from_unit(answer).to(samples.points.dtype)),
         iterations=tuple(iterations),
         details={"num_levels": float(len(iterations) + 1)},
     )
 
 
-def _nearest_to_median(points: Tensor, num_kept: int) -> tuple[Moments, int]:
-    """The moments of the `num_kept` points nearest to the coordinate-wise median, and of all as near as the last."""
+def _nearest_to_median(points: Tensor, num_kept: int) -> tuple[Moments, Tensor]:
+    """The moments of the `num_kept` points nearest to the coordinate-wise median, all as near included, and which."""
     distances = distances_from(points, median_of_columns(points).double())
     kept = distances <= distances.kthvalue(num_kept).values
     moments = Moments(points)
     moments.update(kept.double())
-    return moments, int(kept.sum())
+    return moments, kept
 
 
-def _mean_of_shortest_interval(values: NDArray[np.float64], num_kept: int) -> float:
-    """The mean of the `num_kept` consecutive order statistics that lie closest together; of equal spans the lowest."""
-    ordered = np.sort(values)
+def _mean_of_shortest_interval(values: NDArray[np.float64], num_kept: int) -> tuple[float, NDArray[np.bool_]]:
+    """The mean of the `num_kept` consecutive order statistics that lie closest together, and which values they are.
+
+    Of equal spans the lowest.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
     spans = ordered[num_kept - 1 :] - ordered[: len(ordered) - num_kept + 1]
     start = int(spans.argmin())
-    return math.fsum(ordered[start : start + num_kept]) / num_kept
+    used = np.zeros(len(values), dtype=bool)
+    used[order[start : start + num_kept]] = True
+    return math.fsum(ordered[start : start + num_kept]) / num_kept, used

@@ -14,6 +14,7 @@ from scipy.special import erfc
 from fedrobust.notices import notice
 from fedrobust.statistics.covariance_direction import sample_direction
 from fedrobust.statistics.filtering import check_positive, outlier_count
+from fedrobust.statistics.number_range import in_range
 from fedrobust.statistics.results import Iteration, MeanEstimate
 from fedrobust.statistics.samples import Array, as_samples, check_contamination
 from fedrobust.statistics.soft_mean import sample_mean
@@ -69,37 +70,53 @@ def filter_mean(x: Array, contamination: float, sigma: float = 1.0) -> MeanEstim
     outlier_count(epsilon, n)
     threshold = 1 + 3 * epsilon * math.log(1 / epsilon) if epsilon > 0 else math.inf
     budget = math.floor(2 * epsilon * n + 1e-9)
-    direction = sample_direction(points)
+    ranged = in_range(points)
+    sigma = ranged.to_unit(sigma)
+    direction = sample_direction(ranged.points)
     weights = torch.ones(n, dtype=torch.float64)
     kept = np.arange(n)
     iterations: list[Iteration] = []
     top = direction(weights)
-    while top.eigenvalue / sigma**2 >= threshold and n - len(kept) < budget and top.projections is not None:
+    while _over_square(top.eigenvalue, sigma) >= threshold and n - len(kept) < budget and top.projections is not None:
         projections = top.projections.numpy()[kept]
-        deviations = np.abs(projections - np.median(projections)) / sigma
+        with np.errstate(over="ignore"):  # a σ of nothing
+            deviations = np.abs(projections - np.median(projections)) / sigma
         order = np.argsort(deviations, kind="stable")
         num_kept = max(n - max(budget, n // 2), _num_kept(deviations[order], d, epsilon))
         if num_kept == len(kept):
             break
         removed = len(kept) - num_kept
-        iterations.append(Iteration(statistic=top.eigenvalue / sigma**2, threshold=threshold, removed=float(removed)))
+        statistic = _over_square(top.eigenvalue, sigma)
+        iterations.append(Iteration(statistic=statistic, threshold=threshold, removed=float(removed)))
         kept = kept[np.sort(order[:num_kept])]
         weights = torch.zeros(n, dtype=torch.float64)
         weights[torch.from_numpy(kept)] = 1.0
         top = direction(weights, near=top)
-    if n - len(kept) >= budget > 0 and top.eigenvalue / sigma**2 >= threshold:
+    final = _over_square(top.eigenvalue, sigma)
+    if n - len(kept) >= budget > 0 and final >= threshold:
         notice(
             f"filter_mean: {n - len(kept)} of {n} points are removed, all of the budget of {budget}, and the top "
-            f"eigenvalue is still {top.eigenvalue / sigma**2:.3g}σ², where {threshold:.3g}σ² is expected; the "
+            f"eigenvalue is still {final:.3g}σ², where {threshold:.3g}σ² is expected; the "
             "contamination or σ is too small, or N is"
         )
     return MeanEstimate(
         method="filter for an unknown mean",
-        mean=samples.restore(sample_mean(points, weights)),
+        mean=samples.restore(sample_mean(points, weights, ranged)),
         weights=samples.restore(weights),
         iterations=tuple(iterations),
-        details={"top_eigenvalue_over_squared_sigma": top.eigenvalue / sigma**2, "stops_below": threshold},
+        details={"top_eigenvalue_over_squared_sigma": final, "stops_below": threshold},
     )
+
+
+def _over_square(eigenvalue: float, sigma: float) -> float:
+    """λ/σ², also where σ² alone is no number."""
+    squared = sigma * sigma
+    if 0 < squared < math.inf:
+        return eigenvalue / squared
+    if sigma == 0:
+        return math.inf if eigenvalue > 0 else 0.0
+    ratio = math.sqrt(eigenvalue) / sigma
+    return ratio * ratio
 
 
 def _num_kept(deviations: NDArray[np.float64], d: int, epsilon: float) -> int:

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from fedrobust.statistics.filtering import check_positive, outlier_count
 from fedrobust.statistics.gram import robust_gram_matrix
+from fedrobust.statistics.number_range import RangedSample, in_range
 from fedrobust.statistics.order_statistics import mean_of_order_statistics
 from fedrobust.statistics.results import MeanEstimate
 from fedrobust.statistics.rows import distances_from
 from fedrobust.statistics.samples import Array, as_samples, check_contamination
 from fedrobust.statistics.soft_mean import sample_mean
-from fedrobust.statistics.weiszfeld import GramFrame, PointsFrame, weiszfeld
+from fedrobust.statistics.weiszfeld import GeometricMedianWeights, GramFrame, PointsFrame, weiszfeld
 from fedrobust.types import Vector
 
 _FAILURE = 0.1
@@ -72,22 +73,25 @@ def geometric_median(
 
     Args:
         x: `(N, d)`, NumPy array or torch tensor, on any device.
-        smoothing: in the units of x: within this distance a point pulls less.
+        smoothing: ν as a part of the median distance to the answer: within ν a point pulls less.
         tolerance: stop when a step's guaranteed decrease is this part of the median distance.
         max_iterations: stop at the latest after so many steps.
 
     Returns:
-        The median; no weights, for no point is removed.
+        The median; no weights, for no point is removed. `details["is_converged"]` is 0 where `max_iterations` were too
+        few.
 
     Raises:
         ValueError: x that is not a finite `(N, d)` sample; an argument out of range.
 
     Source: Pillutla, Kakade and Harchaoui, IEEE Transactions on Signal Processing, 2022,
         https://arxiv.org/abs/1912.13445
-    Departs: the tolerance is relative to the median distance, not to the objective, which one far outlier inflates.
+    Departs: ν is relative, where the paper's is 1e-6 whatever the points' size; the tolerance is relative to the median
+        distance, not to the objective, which one far outlier inflates.
     """
     samples = as_samples(x)
-    points = samples.points
+    ranged = in_range(samples.points)
+    points = ranged.points
     n, d = points.shape
     if max_iterations < 1:
         raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
@@ -100,9 +104,23 @@ def geometric_median(
     )
     return MeanEstimate(
         method="geometric median",
-        mean=samples.restore(sample_mean(points, found.weights)),
-        details={"num_iterations": float(found.num_iterations), "mean_distance": found.objective},
+        mean=samples.restore(ranged.vector_from_unit(sample_mean(points, found.weights)).to(samples.points.dtype)),
+        details={
+            "num_iterations": float(found.num_iterations),
+            "is_converged": float(found.is_converged),
+            "mean_distance": _mean_distance(samples.points, ranged, found),
+        },
     )
+
+
+def _mean_distance(given: Tensor, ranged: RangedSample, found: GeometricMedianWeights) -> float:
+    """The objective in the unit of the given points; a point that was shortened is as far away as it is long."""
+    total = ranged.from_unit(found.objective)
+    if ranged.shortened is not None:
+        rows = given[ranged.shortened.to(given.device)].double()
+        sizes = rows.abs().amax(dim=1)
+        total += float((sizes / len(given) * (rows / sizes[:, None]).norm(dim=1)).sum())
+    return total
 
 
 def pruned_mean(x: Array, sigma: float = 1.0) -> MeanEstimate:
@@ -130,15 +148,16 @@ def pruned_mean(x: Array, sigma: float = 1.0) -> MeanEstimate:
     samples = as_samples(x)
     points = samples.points
     n, d = points.shape
+    ranged = in_range(points, in_float64=True)
     log = math.log(n / _FAILURE)
     radius = check_positive(sigma, "sigma") * math.sqrt(d + 2 * math.sqrt(d * log) + 2 * log)
-    kept = distances_from(points, median_of_columns(points).double()) <= radius
+    kept = distances_from(ranged.points, median_of_columns(ranged.points).double()) <= ranged.to_unit(radius)
     if not bool(kept.any()):
         raise ValueError(f"sigma={sigma} is too small: no point lies within {radius:.6g} of the median")
     weights = kept.double()
     return MeanEstimate(
         method="mean after naive pruning",
-        mean=samples.restore(sample_mean(points, weights)),
+        mean=samples.restore(sample_mean(points, weights, ranged)),
         weights=samples.restore(weights),
         details={"radius": radius},
     )

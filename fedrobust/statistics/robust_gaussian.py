@@ -12,6 +12,7 @@ from torch import Tensor
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics.covariance_filter import MAX_CONTAMINATION, covariance_samples, fit_covariance
 from fedrobust.statistics.mean_filter import filter_mean
+from fedrobust.statistics.number_range import in_range_by_column
 from fedrobust.statistics.progress import Report, progress_report
 from fedrobust.statistics.results import GaussianEstimate, Iteration
 from fedrobust.statistics.rows import weighted_row_mean
@@ -47,8 +48,9 @@ def robust_gaussian(x: Array, contamination: float, seed: int = 0, *, progress: 
         those of steps 2 to 5 in order, as in `filter_covariance` and `filter_mean`.
 
     Raises:
-        ValueError: x that is not a finite `(N, d)` sample, or whose columns are linearly dependent; a contamination out
-            of range; N below `gaussian_samples(d, contamination)`.
+        ValueError: x that is not a finite `(N, d)` sample, or whose columns are linearly dependent, or whose squares
+            are no numbers in its precision; a contamination out of range; N below
+            `gaussian_samples(d, contamination)`.
 
     Source: Diakonikolas et al., FOCS 2016, https://arxiv.org/abs/1604.06443; the filters are those of ICML 2017,
         https://arxiv.org/abs/1703.00893.
@@ -67,13 +69,15 @@ def robust_gaussian(x: Array, contamination: float, seed: int = 0, *, progress: 
                 f"x must have at least {needed} rows for d={d} and contamination={epsilon:g}, got {n}: with fewer, "
                 "outliers cannot be told from chance"
             )
+    ranged = in_range_by_column(points)
     with progress_report(progress) as report:
-        fit = _fit(points, epsilon, seed, report)
+        fit = _fit(ranged.points, epsilon, seed, report)
     mean, covariance, weights, iterations, details = fit
+    ranged.require_without(weights.cpu() > 0, epsilon)
     return GaussianEstimate(
         method="robust Gaussian",
-        mean=samples.restore(mean.to(points.dtype)),
-        covariance=samples.restore(covariance.to(points.dtype)),
+        mean=samples.restore(ranged.vector_from_unit(mean).to(points.dtype)),
+        covariance=samples.restore(ranged.matrix_from_unit(covariance, points.dtype)),
         weights=samples.restore(weights.to(points.dtype)),
         iterations=iterations,
         details=details,

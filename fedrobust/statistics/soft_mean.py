@@ -12,6 +12,7 @@ from torch import Tensor
 from fedrobust.statistics.covariance_direction import sample_direction
 from fedrobust.statistics.filtering import check_positive, outlier_count
 from fedrobust.statistics.gram import weighted_combination
+from fedrobust.statistics.number_range import RangedSample, in_range
 from fedrobust.statistics.results import Iteration, MeanEstimate
 from fedrobust.statistics.rows import weighted_row_mean
 from fedrobust.statistics.samples import Array, as_samples, check_contamination
@@ -98,25 +99,34 @@ def bounded_covariance_mean(
         A step beyond 2f in which most of the points left lie equally far out is not taken. Quantum entropy scores are
         computed exactly, where their paper sketches the matrix exponential.
     """
-    limit = check_positive(stopping_factor, "stopping_factor") * check_positive(sigma, "sigma") ** 2
-    return _soft_mean("bounded-covariance mean", x, contamination, limit, direction, entropy_alpha)
+    bound = check_positive(stopping_factor, "stopping_factor"), check_positive(sigma, "sigma")
+    return _soft_mean("bounded-covariance mean", x, contamination, bound, direction, entropy_alpha)
 
 
-def sample_mean(points: Tensor, weights: Weights) -> Vector:
+def sample_mean(points: Tensor, weights: Weights, ranged: RangedSample | None = None) -> Vector:
     """Σ wᵢxᵢ / Σ wᵢ of `points` `(n, d)`, `(d,)` in their precision and on their device.
 
     Args:
         points: float, on any device; not changed.
         weights: `(n,)` float64 on the CPU, non-negative, not all zero.
+        ranged: the same points in range, if it was looked at.
     """
+    if ranged is not None and not ranged.is_as_given:
+        return ranged.mean(points, weights)
     if len(points) >= points.shape[1]:
         return weighted_row_mean(points, weights).to(points.dtype)
     return weighted_combination(points, weights / weights.sum())
 
 
 def _soft_mean(
-    method: str, x: Array, contamination: float, limit: float | None, direction: Scoring, entropy_alpha: float
+    method: str,
+    x: Array,
+    contamination: float,
+    bound: tuple[float, float] | None,
+    direction: Scoring,
+    entropy_alpha: float,
 ) -> MeanEstimate:
+    """The answer; `bound` is C and σ."""
     samples = as_samples(x)
     epsilon = check_contamination(contamination)
     if direction not in ("top", "quantum_entropy"):
@@ -125,20 +135,27 @@ def _soft_mean(
         raise ValueError(f"entropy_alpha must be finite and not negative, got {entropy_alpha}")
     points = samples.points
     f = outlier_count(epsilon, len(points))
+    ranged = in_range(points)
     weights = torch.ones(len(points), dtype=torch.float64)
     iterations: tuple[Iteration, ...] = ()
     details = {"num_outliers": float(f)}
     if f > 0:
         alpha = float(entropy_alpha) if direction == "quantum_entropy" else None
+        limit = None
+        if bound is not None:
+            sigma = ranged.to_unit(bound[1])
+            limit = bound[0] * (sigma * sigma)  # a power would raise where it overflows
         filtered = soft_filter_along(
-            sample_direction(points, alpha), len(points), max_removed=2 * f, max_eigenvalue=limit
+            sample_direction(ranged.points, alpha), len(points), max_removed=2 * f, max_eigenvalue=limit
         )
+        if not ranged.is_as_given:
+            filtered = filtered.rescaled(lambda eigenvalue: ranged.from_unit(eigenvalue, 2))
         weights, iterations = filtered.weights, filtered.iterations
         details |= filtered.diagnostics()
         tell_of_budget(method, filtered, 2 * f)
     return MeanEstimate(
         method=method,
-        mean=samples.restore(sample_mean(points, weights)),
+        mean=samples.restore(sample_mean(points, weights, ranged)),
         weights=samples.restore(weights),
         iterations=iterations,
         details=details,
