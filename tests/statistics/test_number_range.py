@@ -124,7 +124,7 @@ def test_with_no_contamination_the_far_point_is_in_the_mean_or_refused(estimator
 def test_covariances_that_are_no_numbers_are_refused(estimator, dtype: type, contamination: float) -> None:
     x = numpy_generator(2, "covariance").standard_normal((1500, 3))
     for scale in (1e-30, 1e30) if dtype is np.float32 else (1e-200, 1e200, 1e300):
-        with pytest.raises(ValueError, match="x must have columns whose squares are numbers in torch.float"):
+        with pytest.raises(ValueError, match=r"x must have columns whose squares are numbers in torch\.float"):
             estimator((x * scale).astype(dtype), contamination)
 
 
