@@ -4,8 +4,7 @@ With K = (X - c)(X - c)ᵀ the mean, the covariance's top eigenvector and all di
 arithmetic: the data is read once to build K and once to combine the rows.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import accumulate, pairwise
 
 import torch
@@ -24,6 +23,7 @@ from fedrobust.statistics.columns import (
 from fedrobust.statistics.kernels.block_sums import can_add_rows
 from fedrobust.statistics.kernels.combination_kernel import combined_rows
 from fedrobust.statistics.kernels.gram_kernel import can_multiply, row_products
+from fedrobust.statistics.threads import full_precision_products
 from fedrobust.types import Vector, Weights
 
 # Float32 products lose (norm / distance)² of their 1e-7; at this squared ratio 1e-5 relative is left.
@@ -238,7 +238,7 @@ def weighted_combination(points: Points, weights: Weights, *, chunk_size: int | 
         indices, factors = on_device[chunk.device]
         return factors @ (chunk if len(used) == len(points) else chunk[indices]).to(precision)
 
-    with _full_precision_products():
+    with full_precision_products():
         combined = map_columns(points, combine, chunk_size)
     require_finite(combined, points)
     return combined
@@ -264,7 +264,7 @@ def _combine_tensor(points: Tensor, mixing: Tensor, chunk_size: int | None) -> T
     precision = _product_precision(points)
     coefficients = mixing.to(points.device, precision)
     combined = points.new_empty((len(mixing), points.shape[1]), requires_grad=False)
-    with _full_precision_products():
+    with full_precision_products():
         for where, chunk in column_chunks(points, chunk_size):
             combined[:, where] = coefficients @ chunk.to(precision)
             require_finite(combined[:, where], points)
@@ -316,7 +316,7 @@ def _sum_over_chunks(
 ) -> Tensor:
     """The sum over column chunks in float64, on the CPU; each device adds up its own."""
     totals: dict[torch.device, Tensor] = {}
-    with _full_precision_products():
+    with full_precision_products():
         for where, chunk in column_chunks(points, chunk_size):
             if chunk.device not in totals:
                 totals[chunk.device] = torch.zeros(shape, dtype=torch.float64, device=chunk.device)
@@ -332,14 +332,3 @@ def _added(tensors: Iterable[Tensor]) -> Tensor:
         first += other
         del other  # before the next one is made
     return first
-
-
-@contextmanager
-def _full_precision_products() -> Iterator[None]:
-    """Keep TF32 out, which training may have switched on: it leaves too few digits. The caller's choice is put back."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
