@@ -4,6 +4,8 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 https://arxiv.org/abs/1602.05629
 """
 
+from typing import ClassVar
+
 from fedrobust.aggregators.base import Aggregate, checked
 from fedrobust.component import component
 from fedrobust.statistics.columns import Points
@@ -24,11 +26,13 @@ class Mean:
     Departs: nothing.
     """
 
+    is_differentiable: ClassVar[bool] = True
+
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`; the shares are the normalised weights.
 
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """
-        shares = checked(updates, weights)
+        shares = checked(updates, weights, self)
         return Aggregate(update=weighted_combination(updates, shares), shares=shares)

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2505.01874 (`sigma=None`: CAF, the covariance-agnostic fil
 Advances in Algorithmic High-Dimensional Robust Statistics", 2019, https://arxiv.org/abs/1911.05911 (`sigma` given).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedrobust.aggregators.base import Aggregate, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
@@ -61,6 +61,8 @@ class SpectralFilter:
     direction: Literal["top", "quantum_entropy"] = "top"
     entropy_alpha: NonNegative = 4.0
 
+    is_differentiable: ClassVar[bool] = True
+
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.
 
@@ -80,10 +82,10 @@ class SpectralFilter:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f; every client of
                 positive weight filtered.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         f = self.check_size(len(updates))
         filtered = soft_filter(
-            robust_gram_matrix(updates),
+            robust_gram_matrix(updates.detach()),
             max_removed=2 * f,
             max_eigenvalue=None if self.sigma is None else self.stopping_factor * self.sigma**2,
             entropy_alpha=self.entropy_alpha if self.direction == "quantum_entropy" else None,
