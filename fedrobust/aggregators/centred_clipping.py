@@ -66,6 +66,8 @@ class CentredClipping:
     ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`, from `context.state["centre"]` `(d,)`.
 
+        Differentiable in all three, the bound's own dependence on the updates included; the state keeps the gradient.
+
         Returns:
             The new centre, also in the state; as scores the clients' distances to it.
 
@@ -102,7 +104,10 @@ class CentredClipping:
             update=update,
             shares=influence / total if total > 0 else believed.detach(),
             scores=_distances(gram.detach(), place).to(believed.device),
-            diagnostics={"bound": float(torch.as_tensor(bound).detach()), "num_clipped": float((factors < 1).sum())},
+            diagnostics={
+                "bound": float(bound.detach() if isinstance(bound, Tensor) else bound),
+                "num_clipped": float((factors < 1).sum()),
+            },
             state={"centre": update},
         )
 

@@ -32,6 +32,8 @@ class CoordinateMedian:
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.
 
+        Differentiable in the updates: in each coordinate the values that count share the gradient.
+
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """

@@ -97,6 +97,6 @@ def _root_update(context: RoundContext | None, d: int) -> Vector:
         raise ValueError(f"FLTrust needs the server's own update of shape ({d},): give RoundContext(root_update=...)")
     if root.shape != (d,) or not root.is_floating_point():
         raise ValueError(f"root_update must be a floating tensor of shape ({d},), got {root.dtype} {tuple(root.shape)}")
-    if not all_finite(root):
+    if not all_finite(root.detach()):
         raise UnusableUpdatesError("root_update must be finite")  # as a client's: a round lost, not the run
     return root

@@ -56,6 +56,8 @@ class Krum:
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Choose one of `updates` `(n, d)`; `weights` `(n,)` are checked and otherwise ignored.
 
+        Differentiable through the choice, which a small change leaves as it is: the gradient is the chosen client's.
+
         Returns:
             A share of 1 for the chosen client, and Krum's scores, in squared units of an update.
 
@@ -108,6 +110,8 @@ class MultiKrum:
 
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
+
+        Differentiable through the choice, which a small change leaves as it is: the gradient is the kept clients'.
 
         Returns:
             Shares proportional to the server's weights of the kept, and Krum's scores, in squared units of an update.

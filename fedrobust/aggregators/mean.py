@@ -31,6 +31,8 @@ class Mean:
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`; the shares are the normalised weights.
 
+        Differentiable in both.
+
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """

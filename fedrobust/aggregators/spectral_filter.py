@@ -74,6 +74,8 @@ class SpectralFilter:
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
+        Differentiable with the filter's weights held: the gradient of Σ wᵢxᵢ / Σ wᵢ, w taken as constants.
+
         Returns:
             Shares proportional to filter weight times server weight, and as scores the sum over the steps of τ relative
             to the largest, 1 a step once a client is filtered.

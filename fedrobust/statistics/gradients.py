@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.statistics.columns import CHUNK_SIZE, Points, Shards
-from fedrobust.types import Vector, Weights
+from fedrobust.types import Vector
 
 PullBack = Callable[..., Sequence[Tensor | None]]
 """From the gradient of the answer, and the inputs, to the gradients of the inputs."""

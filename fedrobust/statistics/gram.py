@@ -257,7 +257,9 @@ def _row_sums(points: Points, vector: Vector | None, chunk_size: int | None) -> 
 
     precision = torch.float64 if points.device.type == "cpu" else _product_precision(points)
     sums = in_precision(precision)
-    if precision == torch.float32 and not (all_finite(sums) and float(sums.abs().min()) >= _least_sum(points, precision)):
+    if precision == torch.float32 and not (
+        all_finite(sums) and float(sums.abs().min()) >= _least_sum(points, precision)
+    ):
         sums = in_precision(torch.float64)
     return sums
 
@@ -369,7 +371,6 @@ def _sound_gram(
     Raises:
         UnusableUpdatesError: points that are not finite, or squared norms beyond float64.
     """
-
     least = 0.0
 
     def build(piece: Points) -> Tensor:
@@ -378,8 +379,7 @@ def _sound_gram(
         gram = _gram(piece, about, chunk_size, precision)
         # A row beyond 1e19 overflows its float32 products, and must not take the others with it; below 1e-19 they are 0.
         if precision == torch.float32 and (
-            not all_finite(gram)
-            or _has_lost(piece, about, gram.diagonal() < _least_sum(piece, precision), zero_row)
+            not all_finite(gram) or _has_lost(piece, about, gram.diagonal() < _least_sum(piece, precision), zero_row)
         ):
             del gram
             gram = _gram(piece, about, chunk_size, torch.float64)

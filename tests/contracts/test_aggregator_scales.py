@@ -50,7 +50,9 @@ def assert_same_choice(name: str, points: Tensor, exponent: int, *, may_refuse: 
         return
     digits = 1e-9 if points.dtype == torch.float64 else 1e-4
     update = found.update.double() if name == "sign_majority" else found.update.double() * 2.0**-exponent
-    rounding = len(update) ** 0.5 * torch.finfo(points.dtype).smallest_normal * torch.finfo(points.dtype).eps
+    # Each of n products may be off by half of the smallest number.
+    limits = torch.finfo(points.dtype)
+    rounding = len(points) / 2 * limits.smallest_normal * limits.eps * len(update) ** 0.5
     allowed = digits * float(expected.update.norm()) + rounding * 2.0**-exponent
     assert float((update - expected.update).norm()) <= allowed
     if expected.shares is not None:
