@@ -16,6 +16,7 @@ from torch import Tensor
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics.columns import Points, Shards
 from fedrobust.statistics.filtering import assumed_count
+from fedrobust.statistics.gradients import needs_gradient
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 State: TypeAlias = Mapping[str, Tensor]
@@ -76,7 +77,12 @@ class RoundContext:
 
 @runtime_checkable
 class Aggregator(Protocol):
-    """An aggregation rule."""
+    """An aggregation rule.
+
+    The package's own pass gradients from `update` back to updates, weights and whatever else they take, or refuse
+    inputs that require one (`refuse_gradients`); shares and scores pass none back. Under `torch.no_grad()` every rule
+    takes them as data.
+    """
 
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under the server's `weights` `(n,)` (uniform if `None`)."""
@@ -138,18 +144,45 @@ def require_majority(rule: str, assumed_fraction: float, n: int) -> int:
     return f
 
 
-def checked(updates: Points, weights: Weights | None) -> Weights:
+def refuse_gradients(rule: object, *inputs: Points | None) -> None:
+    """Refuse inputs that require a gradient, which `rule` would lose, unless it is declared `is_differentiable`.
+
+    Raises:
+        ValueError: with the rule's name, which rules are differentiable, and how to go on.
+    """
+    if getattr(rule, "is_differentiable", False) or not needs_gradient(*inputs):
+        return
+    from fedrobust.aggregators import RULES  # which import this module
+
+    able = ", ".join(sorted(one.__name__ for one in RULES if getattr(one, "is_differentiable", False)))
+    raise ValueError(
+        f"{type(rule).__name__} is not differentiable, and its input requires a gradient: pass updates.detach(), or "
+        f"use one of {able}"
+    )
+
+
+def checked(updates: Points, weights: Weights | None, rule: object | None = None) -> Weights:
     """Check a rule's input and return the weights normalised to sum 1, `(n,)` float64 on the updates' device.
+
+    Args:
+        updates: the rule's input.
+        weights: the rule's input.
+        rule: itself, if it must not lose gradients. It is refused inputs that require one unless its class says
+            `is_differentiable: ClassVar[bool] = True`. Without it, the functions of `statistics` that a rule calls pass
+            gradients back or refuse.
 
     Raises:
         ValueError: updates that are not a floating `(n, d)` tensor with n, d >= 1; weights that are not a tensor, of
-            another length, negative, not finite, or all zero. Non-finite updates are refused where they are read.
+            another length, negative, not finite, or all zero; a gradient required of a rule that is not differentiable.
+            Non-finite updates are refused where they are read.
     """
     for name, given, kinds in (("updates", updates, (Tensor, Shards)), ("weights", weights, (Tensor, NoneType))):
         if not isinstance(given, kinds):
             raise ValueError(f"{name} must be a tensor, got {type(given).__name__}: torch.as_tensor makes one of it")
     if updates.ndim != 2 or not updates.is_floating_point():
         raise ValueError(f"updates must be a floating (n, d) tensor, got {updates.dtype} {tuple(updates.shape)}")
+    if rule is not None:
+        refuse_gradients(rule, updates, weights)
     n, d = updates.shape
     if n == 0 or d == 0:
         raise ValueError(f"updates must have at least one client and one parameter, got shape ({n}, {d})")
@@ -159,7 +192,7 @@ def checked(updates: Points, weights: Weights | None) -> Weights:
         raise ValueError(f"weights must have shape ({n},), got {tuple(weights.shape)}")
     normalised = weights.to(device=updates.device, dtype=torch.float64)
     total = normalised.sum()
-    if not bool(torch.isfinite(normalised).all()) or bool((normalised < 0).any()) or float(total) == 0.0:
+    if not bool(torch.isfinite(normalised).all()) or bool((normalised < 0).any()) or bool(total == 0):
         raise ValueError("weights must be finite, non-negative and not all zero")
     if not bool(torch.isfinite(total)):  # of finite weights: the sum overflowed
         normalised = normalised / normalised.max()

@@ -70,7 +70,7 @@ class Bulyan:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; n < 4f + 3.
         """
-        checked(updates, weights)
+        checked(updates, weights, self)
         f = self.check_size(len(updates))
         distances = squared_distances(robust_gram_matrix(updates))
         selected = select_by_krum(distances, f, len(updates) - 2 * f)

@@ -13,6 +13,7 @@ from fedrobust.aggregators.base import Aggregate, RoundContext, checked
 from fedrobust.component import Count, Positive, component
 from fedrobust.statistics.clipping import clip_factors, midpoint_median
 from fedrobust.statistics.columns import Points, get_row
+from fedrobust.statistics.gradients import needs_gradient, parts_of, pull_back_gram, with_gradient
 from fedrobust.statistics.gram import gram_matrix, medoid_and_squared_radius, weighted_combination
 from fedrobust.types import Vector, Weights
 
@@ -59,11 +60,14 @@ class CentredClipping:
     num_iterations: Count = 3
 
     uses_context: ClassVar[bool] = True
+    is_differentiable: ClassVar[bool] = True
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
     ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`, from `context.state["centre"]` `(d,)`.
+
+        Differentiable in all three, the bound's own dependence on the updates included; the state keeps the gradient.
 
         Returns:
             The new centre, also in the state; as scores the clients' distances to it.
@@ -71,41 +75,64 @@ class CentredClipping:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; a remembered centre of another length.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         start = (context or RoundContext()).state.get("centre")
         if start is not None and start.shape != (updates.shape[1],):
             raise ValueError(f"the centre must have shape ({updates.shape[1]},), got {tuple(start.shape)}")
         gram = _gram_with_start(updates, start)
         pulls = believed.cpu()
+        middle = _differentiable_median if needs_gradient(updates, start, believed) else midpoint_median
 
         # The centre is Σ place_j p_j with Σ place_j = 1, where p_0 is the start and p_1, ..., p_n are the clients.
         place = torch.zeros(len(gram), dtype=torch.float64)
         place[0] = 1.0
         for _ in range(self.num_iterations):
             distances = _distances(gram, place)
-            bound = midpoint_median(distances) if self.max_norm is None else self.max_norm
+            bound = middle(distances) if self.max_norm is None else self.max_norm
             factors = clip_factors(distances, bound)
-            place *= 1 - float(pulls @ factors)
-            place[1:] += pulls * factors
+            place = place * (1 - pulls @ factors)
+            place = torch.cat([place[:1], place[1:] + pulls * factors])
 
         update = weighted_combination(updates, place[1:])
         if start is not None:
-            update.add_(start.to(update), alpha=float(place[0]))
+            update.add_(start.to(update), alpha=float(place[0].detach()))
+            if place.requires_grad:  # of which this adds the gradient, and nothing else
+                update = update + (place[0] - place[0].detach()).to(update) * start.to(update)
+        place = place.detach()
         influence = place[1:].to(believed.device)
         total = float(influence.sum())
         return Aggregate(
             update=update,
-            shares=influence / total if total > 0 else believed,
-            scores=_distances(gram, place).to(believed.device),
-            diagnostics={"bound": bound, "num_clipped": float((factors < 1).sum())},
+            shares=influence / total if total > 0 else believed.detach(),
+            scores=_distances(gram.detach(), place).to(believed.device),
+            diagnostics={
+                "bound": float(bound.detach() if isinstance(bound, Tensor) else bound),
+                "num_clipped": float((factors < 1).sum()),
+            },
             state={"centre": update},
         )
 
 
 def _gram_with_start(updates: Points, start: Vector | None) -> Tensor:
     """The Gram matrix `(1 + n, 1 + n)` of start and clients about a point from which their distances do not cancel."""
+    if needs_gradient(updates, start):
+        return _differentiable_gram(updates, start)
+    return _gram_about(updates, start)[0]
+
+
+def _differentiable_gram(updates: Points, start: Vector | None) -> Tensor:
+    gram, medoid = _gram_about(updates.detach(), None if start is None else start.detach())
+    centre = start if medoid is None else get_row(updates.detach(), medoid)
+    origin = torch.zeros(updates.shape[1], dtype=updates.dtype, device=updates.device) if start is None else start
+    about = pull_back_gram(None if centre is None else centre.detach())
+    return with_gradient(lambda: gram, about, *parts_of(updates), origin)
+
+
+def _gram_about(updates: Points, start: Vector | None) -> tuple[Tensor, int | None]:
+    """The matrix, and which client it is about; `None`: the start."""
     gram = torch.zeros(1 + len(updates), 1 + len(updates), dtype=torch.float64)
     gram[1:, 1:] = gram_matrix(updates, centre=start)
+    about: int | None = None
     for _ in range(_MAX_PASSES - 1):
         clients = gram[1:, 1:]
         medoid, squared_radius = medoid_and_squared_radius(clients)
@@ -115,11 +142,21 @@ def _gram_with_start(updates: Points, start: Vector | None) -> Tensor:
         to_start = gram[0] - gram[0, 1 + medoid] - gram[1 + medoid] + gram[1 + medoid, 1 + medoid]
         gram[0], gram[:, 0] = to_start, to_start
         gram[1:, 1:] = gram_matrix(updates, centre=get_row(updates, medoid))
-    return gram
+        about = medoid
+    return gram, about
 
 
 def _distances(gram: Tensor, place: Tensor) -> Tensor:
     """The distances `(n,)` of the clients to the point Σ place_j p_j."""
     projected = gram @ place
     squared: Tensor = gram.diagonal() - 2 * projected + place @ projected
-    return squared[1:].clamp_min(0).sqrt()
+    squared = squared[1:].clamp_min(0)
+    if squared.requires_grad:  # not the infinite gradient of a root at 0
+        return squared.where(squared > 0, 1.0).sqrt().where(squared > 0, 0.0)
+    return squared.sqrt()
+
+
+def _differentiable_median(values: Tensor) -> Tensor:
+    """`midpoint_median` as torch computes it."""
+    ordered = values.sort().values
+    return (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2

@@ -4,6 +4,8 @@ Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical 
 https://arxiv.org/abs/1803.01498
 """
 
+from typing import ClassVar
+
 from fedrobust.aggregators.base import Aggregate, checked
 from fedrobust.component import component
 from fedrobust.statistics.columns import Points
@@ -25,12 +27,16 @@ class CoordinateMedian:
     Departs: nothing. The server's weights are ignored: every client counts once.
     """
 
+    is_differentiable: ClassVar[bool] = True
+
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.
+
+        Differentiable in the updates: in each coordinate the values that count share the gradient.
 
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """
-        checked(updates, weights)
+        checked(updates, weights, self)
         n = len(updates)
         return Aggregate(update=mean_of_order_statistics(updates, (n - 1) // 2, n // 2 + 1))

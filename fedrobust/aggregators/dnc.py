@@ -98,7 +98,7 @@ class DnC:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f, n <= ⌊cf⌋; every client of
                 positive weight dropped.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         n, d = updates.shape
         num_kept = n - self._num_dropped(self.check_size(n))
         generator = (context or RoundContext()).generator("DnC")

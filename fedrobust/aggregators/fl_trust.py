@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.base import Aggregate, RoundContext, checked
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked, refuse_gradients
 from fedrobust.component import Count, component
 from fedrobust.statistics.columns import Points, all_finite
-from fedrobust.statistics.gram import inner_products, squared_norms, weighted_combination
+from fedrobust.statistics.cosines import cosines_to
+from fedrobust.statistics.gram import row_norms, weighted_combination
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 
@@ -69,12 +70,12 @@ class FLTrust:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; no root update, or one that does not fit.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         root = _root_update(context, updates.shape[1])
-        norms = squared_norms(updates).sqrt()
-        root_norm = float(squared_norms(root[None]).sqrt())
-        # Neither 0/0, of a zero update, nor the overflow of one beyond float32 earns trust.
-        cosines = (inner_products(updates, root) / norms / root_norm).nan_to_num(0, 0, 0).clamp(-1, 1)
+        refuse_gradients(self, root)
+        norms = row_norms(updates)
+        root_norm = float(row_norms(root[None]))
+        cosines = cosines_to(updates, norms, root)
         trust = cosines.clamp_min(0)
         total = float(trust.sum())
         shares = trust / total if total > 0 else torch.zeros_like(trust)
@@ -97,6 +98,6 @@ def _root_update(context: RoundContext | None, d: int) -> Vector:
         raise ValueError(f"FLTrust needs the server's own update of shape ({d},): give RoundContext(root_update=...)")
     if root.shape != (d,) or not root.is_floating_point():
         raise ValueError(f"root_update must be a floating tensor of shape ({d},), got {root.dtype} {tuple(root.shape)}")
-    if not all_finite(root):
+    if not all_finite(root.detach()):
         raise UnusableUpdatesError("root_update must be finite")  # as a client's: a round lost, not the run
-    return root.detach()
+    return root

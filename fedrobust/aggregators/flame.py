@@ -76,7 +76,7 @@ class Flame:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; every client of positive weight filtered.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         directions = measure_directions(updates)
         kept, scores = _majority_cluster(directions.distances)
         shares = believed * kept.to(believed.device)

@@ -79,7 +79,7 @@ class FoolsGold:
             ValueError: updates or weights of the wrong shape, type or range; client ids that are not n different ones;
                 a memory of another model; every client of positive weight filtered.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         state: State = {}
         compared = updates
         if self.use_memory:

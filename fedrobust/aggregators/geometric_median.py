@@ -62,7 +62,7 @@ class GeometricMedian:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         median = geometric_median_weights(
             updates,
             believed,

@@ -4,6 +4,8 @@ Blanchard, El Mhamdi, Guerraoui and Stainer, "Machine Learning with Adversaries:
 NeurIPS 2017, https://arxiv.org/abs/1703.02757
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -42,6 +44,8 @@ class Krum:
 
     assumed_fraction: AssumedFraction
 
+    is_differentiable: ClassVar[bool] = True
+
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.
 
@@ -53,6 +57,8 @@ class Krum:
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Choose one of `updates` `(n, d)`; `weights` `(n,)` are checked and otherwise ignored.
 
+        Differentiable through the choice, which a small change leaves as it is: the gradient is the chosen client's.
+
         Returns:
             A share of 1 for the chosen client, and Krum's scores, in squared units of an update.
 
@@ -60,7 +66,7 @@ class Krum:
             ValueError: updates or weights of the wrong shape, type or range; n < 2f + 3; the chosen client has no
                 weight.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         return _average_best(updates, believed, self.check_size(len(updates)), num_kept=1)
 
 
@@ -92,6 +98,8 @@ class MultiKrum:
     assumed_fraction: AssumedFraction
     num_kept: Count | None = None
 
+    is_differentiable: ClassVar[bool] = True
+
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.
 
@@ -106,6 +114,8 @@ class MultiKrum:
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
+        Differentiable through the choice, which a small change leaves as it is: the gradient is the kept clients'.
+
         Returns:
             Shares proportional to the server's weights of the kept, and Krum's scores, in squared units of an update.
 
@@ -113,7 +123,7 @@ class MultiKrum:
             ValueError: updates or weights of the wrong shape, type or range; n < 2f + 3 or n < num_kept; no kept client
                 has any weight.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         f = self.check_size(len(updates))
         return _average_best(updates, believed, f, num_kept=self.num_kept or len(updates) - f)
 
@@ -124,7 +134,7 @@ def krum_scores(distances: Tensor, f: int) -> Tensor:
 
 
 def _average_best(updates: Points, believed: Weights, f: int, *, num_kept: int) -> Aggregate:
-    scores = krum_scores(squared_distances(robust_gram_matrix(updates)), f)
+    scores = krum_scores(squared_distances(robust_gram_matrix(updates.detach())), f)
     kept = torch.zeros(len(scores), dtype=torch.bool)
     kept[scores.argsort(stable=True)[:num_kept]] = True
     return average_kept(updates, believed, kept, scores=scores)

@@ -70,7 +70,7 @@ class MDA:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f, or too long a search; no kept
                 client has any weight.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         f = self.check_size(len(updates))
         distances = squared_distances(robust_gram_matrix(updates))
         subset = minimum_diameter_subset(distances, f)

@@ -44,6 +44,6 @@ class Meamed:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f.
         """
-        checked(updates, weights)
+        checked(updates, weights, self)
         n = len(updates)
         return Aggregate(update=mean_nearest_to_median(updates, n - self.check_size(n)))

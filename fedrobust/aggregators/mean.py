@@ -28,12 +28,15 @@ class Mean:
     """
 
     trusts_claims: ClassVar[bool] = True
+    is_differentiable: ClassVar[bool] = True
 
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`; the shares are the normalised weights.
 
+        Differentiable in both.
+
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """
-        shares = checked(updates, weights)
+        shares = checked(updates, weights, self)
         return Aggregate(update=weighted_combination(updates, shares), shares=shares)

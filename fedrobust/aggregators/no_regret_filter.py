@@ -81,7 +81,7 @@ class NoRegretFilter:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f; every client of
                 positive weight filtered.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         f = self.check_size(len(updates))
         filtered = no_regret_filter(
             robust_gram_matrix(updates),

@@ -11,7 +11,7 @@ from fedrobust.component import NonNegative, Positive, component
 from fedrobust.statistics.clipping import clip_factors, midpoint_median
 from fedrobust.statistics.columns import Points
 from fedrobust.statistics.gaussian_noise import add_gaussian_noise
-from fedrobust.statistics.gram import squared_norms, weighted_combination
+from fedrobust.statistics.gram import row_norms, weighted_combination
 from fedrobust.types import Weights
 
 
@@ -53,8 +53,8 @@ class NormClipping:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """
-        believed = checked(updates, weights)
-        norms = squared_norms(updates).sqrt()
+        believed = checked(updates, weights, self)
+        norms = row_norms(updates)
         bound = midpoint_median(norms) if self.max_norm is None else self.max_norm
         factors = clip_factors(norms, bound)
         update = weighted_combination(updates, believed * factors.to(believed.device))

@@ -71,7 +71,7 @@ class RandomisedSever:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f; every client of
                 positive weight dropped.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         f = self.check_size(len(updates))
         filtered = randomised_hard_filter(
             robust_gram_matrix(updates),

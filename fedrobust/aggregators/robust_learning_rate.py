@@ -71,7 +71,7 @@ class RobustLearningRate:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; too few updates.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         f = self.check_size(len(updates))
         threshold = self.threshold or (2 * f + 1 if f > 0 else 0)
         update = weighted_combination(updates, believed)

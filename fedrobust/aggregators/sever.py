@@ -65,7 +65,7 @@ class Sever:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f; every client of
                 positive weight dropped.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         f = self.check_size(len(updates))
         filtered = hard_filter(robust_gram_matrix(updates), self.drops(f))
         return average_kept(

@@ -34,7 +34,7 @@ def average_kept(
     shares = weights
     if bool((left < 1).any()):  # otherwise this is the mean, to the last bit
         shares = left * weights
-        if float(shares.sum()) == 0.0:
+        if bool(shares.sum() == 0):
             raise UnusableUpdatesError("every client of positive weight was filtered")
         shares = shares / shares.sum()
     return Aggregate(

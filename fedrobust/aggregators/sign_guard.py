@@ -15,7 +15,8 @@ from fedrobust.aggregators.base import Aggregate, RoundContext, State, checked
 from fedrobust.component import Fraction, component
 from fedrobust.statistics.clipping import clip_factors, midpoint_median
 from fedrobust.statistics.columns import Points, column_chunks
-from fedrobust.statistics.gram import inner_products, squared_norms, weighted_combination
+from fedrobust.statistics.cosines import cosines_to
+from fedrobust.statistics.gram import row_norms, weighted_combination
 from fedrobust.statistics.largest_cluster import largest_cluster
 from fedrobust.types import UnusableUpdatesError, Weights
 
@@ -71,9 +72,9 @@ class SignGuard:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; every client of positive weight filtered.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         context = context or RoundContext()
-        norms = squared_norms(updates).sqrt()
+        norms = row_norms(updates)
         median = midpoint_median(norms)
         ordinary = (norms >= self.lower_bound * median) & (norms <= self.upper_bound * median)
         alike = largest_cluster(self._features(updates, norms, context))
@@ -107,9 +108,7 @@ class SignGuard:
         last = context.state.get("last_answer")
         if not self.similarity or last is None:
             return features
-        lengths = norms * float(torch.linalg.vector_norm(last.double()))
-        cosines = torch.where(lengths > 0, inner_products(updates, last) / lengths, 0.0)
-        return torch.cat([features, cosines[:, None]], dim=1)
+        return torch.cat([features, cosines_to(updates, norms, last)[:, None]], dim=1)
 
 
 def draw_coordinates(d: int, count: int, generator: torch.Generator) -> Tensor:

@@ -44,7 +44,7 @@ class SignMajority:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """
-        checked(updates, weights)
+        checked(updates, weights, self)
         update = torch.empty(updates.shape[1], dtype=updates.dtype, device=updates.device)
         num_ties = 0
         for where, votes in sign_votes(updates):

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2505.01874 (`sigma=None`: CAF, the covariance-agnostic fil
 Advances in Algorithmic High-Dimensional Robust Statistics", 2019, https://arxiv.org/abs/1911.05911 (`sigma` given).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedrobust.aggregators.base import Aggregate, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
@@ -67,6 +67,8 @@ class SpectralFilter:
     direction: Literal["top", "quantum_entropy"] = "top"
     entropy_alpha: NonNegative = 4.0
 
+    is_differentiable: ClassVar[bool] = True
+
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.
 
@@ -78,6 +80,8 @@ class SpectralFilter:
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
+        Differentiable with the filter's weights held: the gradient of Σ wᵢxᵢ / Σ wᵢ, w taken as constants.
+
         Returns:
             Shares proportional to filter weight times server weight, and as scores the sum over the steps of τ relative
             to the largest, 1 a step once a client is filtered.
@@ -86,10 +90,10 @@ class SpectralFilter:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f; every client of
                 positive weight filtered.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         f = self.check_size(len(updates))
         filtered = soft_filter(
-            robust_gram_matrix(updates),
+            robust_gram_matrix(updates.detach()),
             max_removed=2 * f,
             max_eigenvalue=None if self.sigma is None else self.stopping_factor * self.sigma**2,
             entropy_alpha=self.entropy_alpha if self.direction == "quantum_entropy" else None,

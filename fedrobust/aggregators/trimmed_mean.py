@@ -4,6 +4,8 @@ Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical 
 https://arxiv.org/abs/1803.01498
 """
 
+from typing import ClassVar
+
 from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
 from fedrobust.component import AssumedFraction, FieldError, Index, component
 from fedrobust.statistics.columns import Points
@@ -31,6 +33,8 @@ class TrimmedMean:
     assumed_fraction: AssumedFraction | None = None
     num_trimmed: Index | None = None
 
+    is_differentiable: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         """Check that one of the two is given."""
         if self.assumed_fraction is None and self.num_trimmed is None:
@@ -53,10 +57,12 @@ class TrimmedMean:
     def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.
 
+        Differentiable in the updates: in each coordinate the values that count share the gradient.
+
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f.
         """
-        checked(updates, weights)
+        checked(updates, weights, self)
         f = self.check_size(len(updates))
         return Aggregate(
             update=mean_of_order_statistics(updates, f, len(updates) - f),

@@ -9,7 +9,7 @@ from fedrobust.component import AssumedFraction, component
 from fedrobust.preaggregators.base import Preaggregated
 from fedrobust.statistics.clipping import clip_factors
 from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import squared_norms
+from fedrobust.statistics.gram import row_norms
 from fedrobust.statistics.row_scaling import scale_rows
 from fedrobust.types import Weights
 
@@ -43,10 +43,10 @@ class AdaptiveClipping:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         n = self.output_size(len(updates))
         f = require_majority("AdaptiveClipping", self.assumed_fraction, n)
-        norms = squared_norms(updates).sqrt()
+        norms = row_norms(updates)
         bound = float(norms.sort(descending=True).values[2 * f * (n - f) // n])
         factors = clip_factors(norms, bound)
         return Preaggregated(

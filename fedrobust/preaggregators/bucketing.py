@@ -11,7 +11,7 @@ import torch
 from fedrobust.aggregators.base import RoundContext, checked
 from fedrobust.component import Count, component
 from fedrobust.preaggregators.base import Preaggregated
-from fedrobust.statistics.columns import Points
+from fedrobust.statistics.columns import Points, require_no_gradient
 from fedrobust.statistics.gram import combine_rows
 from fedrobust.types import Weights
 
@@ -41,6 +41,7 @@ class Bucketing:
     bucket_size: Count = 2
 
     merges_clients: ClassVar[bool] = True
+    is_differentiable: ClassVar[bool] = True
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
@@ -50,7 +51,8 @@ class Bucketing:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
+        require_no_gradient(believed, "Bucketing by weights")
         n = len(updates)
         order = torch.randperm(n, generator=(context or RoundContext()).generator("bucketing")).tolist()
         buckets = sorted(sorted(order[start : start + self.bucket_size]) for start in range(0, n, self.bucket_size))

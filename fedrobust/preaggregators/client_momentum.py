@@ -57,7 +57,7 @@ class ClientMomentum:
             ValueError: updates or weights of the wrong shape, type or range; clients that are not n different ids; a
                 remembered momentum that does not fit the updates.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         context = context or RoundContext()
         now = list(range(len(updates))) if context.clients is None else list(context.clients)
         if len(now) != len(updates) or len(set(now)) != len(now):

@@ -9,7 +9,7 @@ from fedrobust.component import Positive, component
 from fedrobust.preaggregators.base import Preaggregated
 from fedrobust.statistics.clipping import clip_factors
 from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import squared_norms
+from fedrobust.statistics.gram import row_norms
 from fedrobust.statistics.row_scaling import scale_rows
 from fedrobust.types import Weights
 
@@ -43,8 +43,8 @@ class Clipping:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range.
         """
-        believed = checked(updates, weights)
-        factors = clip_factors(squared_norms(updates).sqrt(), self.max_norm)
+        believed = checked(updates, weights, self)
+        factors = clip_factors(row_norms(updates), self.max_norm)
         return Preaggregated(
             updates=scale_rows(updates, factors),
             weights=believed,

@@ -4,6 +4,8 @@ Allouah, Farhadkhani, Guerraoui, Gupta, Pinot and Stephan, "Fixing by Mixing: A 
 Heterogeneity", AISTATS 2023, https://arxiv.org/abs/2302.01772
 """
 
+from typing import ClassVar
+
 import torch
 
 from fedrobust.aggregators.base import RoundContext, checked, require_majority
@@ -39,6 +41,8 @@ class NearestNeighbourMixing:
 
     assumed_fraction: AssumedFraction
 
+    is_differentiable: ClassVar[bool] = True
+
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
     ) -> Preaggregated:
@@ -47,10 +51,10 @@ class NearestNeighbourMixing:
         Raises:
             ValueError: updates or weights of the wrong shape, type or range; n <= 2f.
         """
-        believed = checked(updates, weights)
+        believed = checked(updates, weights, self)
         n = len(updates)
         size = n - require_majority("NearestNeighbourMixing", self.assumed_fraction, n)
-        neighbours = nearest(squared_distances(robust_gram_matrix(updates)), size)
+        neighbours = nearest(squared_distances(robust_gram_matrix(updates.detach())), size)
         mixing = torch.zeros(n, n, dtype=torch.float64).scatter_(1, neighbours, 1 / size)
         return Preaggregated(updates=combine_rows(updates, mixing), weights=believed, mixing=mixing)
 

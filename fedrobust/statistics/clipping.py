@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 
-def clip_factors(norms: Tensor, bound: float) -> Tensor:
+def clip_factors(norms: Tensor, bound: float | Tensor) -> Tensor:
     """min(1, bound / norm) for each of `norms` `(n,)`; 1 for a norm of zero, 0 for an infinite one."""
-    return torch.where(norms > bound, bound / norms, 1.0)
+    is_long = norms > bound
+    # A norm of zero has no reciprocal, nor would its gradient be finite; a float over a tensor is the same product.
+    return torch.where(is_long, norms.where(is_long, 1.0).reciprocal() * bound, 1.0)
 
 
 def midpoint_median(values: Tensor) -> float:

@@ -90,6 +90,15 @@ class Shards:
     def __len__(self) -> int:
         return len(self.parts[0])
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether one of the parts does."""
+        return any(part.requires_grad for part in self.parts)
+
+    def detach(self) -> "Shards":
+        """The same numbers, as constants."""
+        return Shards(tuple(part.detach() for part in self.parts))
+
     def is_floating_point(self) -> bool:
         """Whether the parts hold floating point numbers."""
         return self.parts[0].is_floating_point()
@@ -125,8 +134,23 @@ def default_chunk_size(points: Points) -> int:
     return min(CHUNK_SIZE, max(_FEWEST_COLUMNS, numbers // max(1, n)))
 
 
+def require_no_gradient(points: Points, reader: str) -> None:
+    """Refuse points that require a gradient where `reader` would pass none back: it must not be lost in silence.
+
+    Raises:
+        ValueError: gradients are enabled and the points require one.
+    """
+    if points.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{reader} passes no gradients back: give it .detach() of what requires a gradient")
+
+
 def column_chunks(points: Points, chunk_size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """Go through the columns once: which of the d coordinates, and the `(n, width)` view of them on its device."""
+    """Go through the columns once: which of the d coordinates, and the `(n, width)` view of them on its device.
+
+    Raises:
+        ValueError: points that require a gradient.
+    """
+    require_no_gradient(points, "column_chunks")
     chunk_size = chunk_size or default_chunk_size(points)
     offset = 0
     for part in points.parts if isinstance(points, Shards) else (points,):
@@ -152,14 +176,24 @@ def map_columns(points: Points, function: Callable[[Tensor, slice], Tensor], chu
 
 
 def get_row(points: Points, index: int) -> Vector:
-    """One row `(d,)`, on the points' device; a view where there is one tensor."""
+    """One row `(d,)`, on the points' device; a view where there is one tensor.
+
+    Raises:
+        ValueError: points that require a gradient.
+    """
+    require_no_gradient(points, "get_row")
     if isinstance(points, Shards):
         return torch.cat([part[index].detach().to(points.device) for part in points.parts])
     return points[index].detach()
 
 
 def select_columns(points: Points, indices: Tensor) -> Tensor:
-    """The columns with the given ascending `indices` `(k,)` as one new tensor `(n, k)` on the points' device."""
+    """The columns with the given ascending `indices` `(k,)` as one new tensor `(n, k)` on the points' device.
+
+    Raises:
+        ValueError: points that require a gradient.
+    """
+    require_no_gradient(points, "select_columns")
     if not isinstance(points, Shards):
         return _gather(points.detach(), indices)
     found, offset = [], 0

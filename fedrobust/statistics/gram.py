@@ -4,10 +4,13 @@ With K = (X - c)(X - c)ᵀ the mean, the covariance's top eigenvector and all di
 arithmetic: the data is read once to build K and once to combine the rows.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
+from typing import NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,18 +22,32 @@ from fedrobust.statistics.columns import (
     get_row,
     map_columns,
     require_finite,
+    require_no_gradient,
     select_columns,
+)
+from fedrobust.statistics.gradients import (
+    needs_gradient,
+    parts_of,
+    pull_back_combination,
+    pull_back_mixing,
+    with_gradient,
 )
 from fedrobust.statistics.kernels.block_sums import can_add_rows
 from fedrobust.statistics.kernels.combination_kernel import combined_rows
 from fedrobust.statistics.kernels.gram_kernel import can_multiply, row_products
-from fedrobust.types import Vector, Weights
+from fedrobust.statistics.kernels.row_sums_kernel import can_sum_rows, row_sums
+from fedrobust.statistics.threads import full_precision_products
+from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 # Float32 products lose (norm / distance)² of their 1e-7; at this squared ratio 1e-5 relative is left.
 _CENTRED = 1e-2
 _MAX_PASSES = 4
 
 _TOO_LARGE = "updates must have squared norms below 1e308"
+_TOO_SMALL = "updates must be zero or have squared norms above 1e-285: scale them up"
+
+_TINY_WEIGHT = 1e-31
+"""A weight below this, which makes up for a huge norm, has not all of its digits in float32."""
 
 _SLICE = 1 << 11
 """Columns of one of the products that a GPU computes at the same time."""
@@ -49,7 +66,8 @@ _DEVICE_PART = 32
 def gram_matrix(points: Points, *, centre: Vector | None = None, chunk_size: int | None = None) -> Tensor:
     """K = (X - c)(X - c)ᵀ, products in the points' precision (float32 at least), sums over column chunks in float64.
 
-    On a CPU float32 goes through compiled products of pairs of rows, unless a `chunk_size` is given.
+    On a CPU float32 goes through compiled products of pairs of rows, unless a `chunk_size` is given. Products that
+    leave float32's range, above or below, are computed again in float64.
 
     Args:
         points: X, `(n, d)`, float, on any device; not changed.
@@ -60,19 +78,11 @@ def gram_matrix(points: Points, *, centre: Vector | None = None, chunk_size: int
         K, `(n, n)` float64, on the CPU: what follows is small.
 
     Raises:
-        ValueError: points that are not finite, or whose squared norms overflow float64.
+        UnusableUpdatesError: points that are not finite, or whose squared norms leave float64's range: any above it, or
+            the typical one below.
     """
-    precision = _product_precision(points)
-    gram = _gram(points, centre, chunk_size, precision)
-    if all_finite(gram):
-        return gram
-    if precision == torch.float32:
-        # An outlier beyond 1e19 overflows its float32 products, and must not take the honest rows with it.
-        gram = _gram(points, centre, chunk_size, torch.float64)
-    require_finite(gram, points)
-    if not all_finite(gram):
-        raise ValueError(_TOO_LARGE)
-    return gram
+    require_no_gradient(points, "gram_matrix")
+    return _sound_gram([lambda: points], lambda _: centre, None, chunk_size)
 
 
 def robust_gram_matrix(points: Points, *, columns: Tensor | None = None, chunk_size: int | None = None) -> Tensor:
@@ -89,20 +99,19 @@ def robust_gram_matrix(points: Points, *, columns: Tensor | None = None, chunk_s
         chunk_size: columns per chunk; chosen if `None`.
 
     Raises:
-        ValueError: points that are not finite, or whose squared norms overflow float64.
+        UnusableUpdatesError: as for `gram_matrix`.
     """
+    require_no_gradient(points, "robust_gram_matrix")
+    pieces: list[Callable[[], Points]] = [lambda: points]
+    if columns is not None:
+        at_once = max(_FEWEST_SAMPLED, points.shape[1] // _SAMPLE_PART)
+        pieces = [partial(select_columns, points, some) for some in columns.split(at_once)]
 
     def build(medoid: int | None) -> Tensor:
-        if columns is None:
-            return gram_matrix(
-                points, centre=None if medoid is None else get_row(points, medoid), chunk_size=chunk_size
-            )
-        at_once = max(_FEWEST_SAMPLED, points.shape[1] // _SAMPLE_PART)
-        return _added(build_part(medoid, some) for some in columns.split(at_once))
+        def centre(piece: Points) -> Vector | None:
+            return None if medoid is None else get_row(piece, medoid)
 
-    def build_part(medoid: int | None, some: Tensor) -> Tensor:
-        sample = select_columns(points, some)
-        return gram_matrix(sample, centre=None if medoid is None else sample[medoid], chunk_size=chunk_size)
+        return _sound_gram(pieces, centre, medoid, chunk_size)
 
     gram = build(None)
     for _ in range(_MAX_PASSES - 1):
@@ -155,64 +164,110 @@ def recentre(gram: Tensor, weights: Weights) -> Tensor:
 
 
 def squared_norms(points: Points, *, chunk_size: int | None = None) -> Tensor:
-    """‖xᵢ‖², `(n,)` float64 on the CPU.
+    """‖xᵢ‖², `(n,)` float64 on the CPU; 0 where it is below float64's range.
 
     Args:
         points: `(n, d)`, float; not changed.
         chunk_size: columns per chunk; chosen if `None`.
 
     Raises:
-        ValueError: points that are not finite, or whose squared norms overflow float64.
+        UnusableUpdatesError: points that are not finite, or whose squared norms overflow float64.
     """
-    precision = _product_precision(points)
+    squared = _squared_norms(points, chunk_size)
+    if not all_finite(squared):
+        raise UnusableUpdatesError(_TOO_LARGE)
+    return squared
 
-    def square(chunk: Tensor, where: slice) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm(chunk.to(precision), dim=1)
-        return norms.double().square()
 
-    def square_wide(chunk: Tensor, where: slice) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm(chunk.double(), dim=1)
-        return norms.square()
+def row_norms(points: Points) -> Tensor:
+    """‖xᵢ‖, `(n,)` float64 on the CPU, to the last digits wherever float64 holds the norm itself.
 
-    norms = _sum_over_chunks(points, (len(points),), square, chunk_size)
-    if precision == torch.float32 and not all_finite(norms):  # a norm above 1e19 overflowed
-        norms = _sum_over_chunks(points, (len(points),), square_wide, chunk_size)
-    require_finite(norms, points)
+    Args:
+        points: `(n, d)`, float; not changed.
+
+    Raises:
+        UnusableUpdatesError: points that are not finite, or whose norms overflow float64.
+    """
+    squared = _squared_norms(points, None)
+    least = _least_sum(points, torch.float64)
+    if points.dtype != torch.float64 or (all_finite(squared) and float(squared.min()) >= least):
+        return squared.sqrt()
+    largest = torch.zeros(len(points), dtype=torch.float64)
+    for _, chunk in column_chunks(points):
+        largest = torch.maximum(largest, chunk.abs().amax(dim=1).cpu())
+    # Powers of two, by which products are exact.
+    scales = torch.from_numpy(np.ldexp(1.0, -np.frexp(largest.numpy())[1].clip(-1000, 1000)))
+    scaled = torch.zeros_like(largest)
+    for _, chunk in column_chunks(points):
+        scaled += torch.linalg.vector_norm(chunk * scales[:, None].to(chunk.device), dim=1).cpu().square()
+    norms = scaled.sqrt() / scales
     if not all_finite(norms):
-        raise ValueError(_TOO_LARGE)
+        raise UnusableUpdatesError("updates must have norms below 1e308")
     return norms
 
 
+def _squared_norms(points: Points, chunk_size: int | None) -> Tensor:
+    """Squared norms of finite points, infinite where they overflow float64."""
+    sums = _row_sums(points, None, chunk_size)
+    require_finite(sums, points)
+    return sums
+
+
 def inner_products(points: Points, vector: Vector, *, chunk_size: int | None = None) -> Tensor:
-    """⟨xᵢ, v⟩, `(n,)` float64 on the CPU: products in the points' precision, sums over chunks in float64.
+    """⟨xᵢ, v⟩, `(n,)` float64 on the CPU: products on a CPU and sums over chunks in float64.
 
     Args:
         points: `(n, d)`, float; not changed.
-        vector: v, `(d,)`, on any device.
+        vector: v, `(d,)`, on any device; rounded to the points' precision.
         chunk_size: columns per chunk; chosen if `None`.
 
     Raises:
-        ValueError: points that are not finite, or a vector of another length.
+        UnusableUpdatesError: points that are not finite, or products that overflow float64.
+        ValueError: a vector of another length.
     """
     if vector.shape != (points.shape[1],):
         raise ValueError(f"vector must have shape ({points.shape[1]},), got {tuple(vector.shape)}")
-    precision = _product_precision(points)
-
-    def multiply(chunk: Tensor, where: slice) -> Tensor:
-        return chunk.to(precision) @ vector[where].to(chunk.device, precision)
-
-    def multiply_wide(chunk: Tensor, where: slice) -> Tensor:
-        return chunk.double() @ vector[where].to(chunk.device, torch.float64)
-
-    products = _sum_over_chunks(points, (len(points),), multiply, chunk_size)
-    if precision == torch.float32 and not all_finite(products):
-        products = _sum_over_chunks(points, (len(points),), multiply_wide, chunk_size)
+    products = _row_sums(points, vector, chunk_size)
     require_finite(products, points)
+    if not all_finite(products):
+        raise UnusableUpdatesError("updates must have inner products below 1e308")
     return products
+
+
+def _row_sums(points: Points, vector: Vector | None, chunk_size: int | None) -> Tensor:
+    """Σⱼ xᵢⱼvⱼ, `(n,)` float64 on the CPU, and Σⱼ xᵢⱼ² without v."""
+    for one, reader in ((points, "norms of rows"), (vector, "inner_products")):
+        if one is not None:
+            require_no_gradient(one, reader)
+    parts = points.parts if isinstance(points, Shards) else (points,)
+    if chunk_size is None and all(can_sum_rows(part) for part in parts):
+        bounds = pairwise(accumulate((part.shape[1] for part in parts), initial=0))
+        vectors = [None if vector is None else vector[slice(*span)].detach().to("cpu", points.dtype) for span in bounds]
+        return _added(row_sums(part.detach(), some) for part, some in zip(parts, vectors, strict=True))
+
+    def in_precision(precision: torch.dtype) -> Tensor:
+        def add_up(chunk: Tensor, where: slice) -> Tensor:
+            rows = chunk.to(precision)
+            if vector is None:
+                norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+                return norms.double().square()
+            return rows @ vector[where].detach().to(chunk.device, precision)
+
+        return _sum_over_chunks(points, (len(points),), add_up, chunk_size)
+
+    precision = torch.float64 if points.device.type == "cpu" else _product_precision(points)
+    sums = in_precision(precision)
+    if precision == torch.float32 and not (
+        all_finite(sums) and float(sums.abs().min()) >= _least_sum(points, precision)
+    ):
+        sums = in_precision(torch.float64)
+    return sums
 
 
 def weighted_combination(points: Points, weights: Weights, *, chunk_size: int | None = None) -> Vector:
     """Σ wᵢxᵢ, in the points' dtype and on their device; a row of weight zero is not read, so never 0·inf.
+
+    Differentiable in both.
 
     Args:
         points: `(n, d)`, float; not changed.
@@ -222,30 +277,44 @@ def weighted_combination(points: Points, weights: Weights, *, chunk_size: int | 
     Raises:
         ValueError: points of non-zero weight that are not finite.
     """
+    if needs_gradient(points, weights):
+        compute = partial(weighted_combination, points, weights, chunk_size=chunk_size)
+        return with_gradient(compute, pull_back_combination, *parts_of(points), weights)
     used = (weights != 0).nonzero().squeeze(1).cpu()
     parts = points.parts if isinstance(points, Shards) else (points,)
     if chunk_size is None and all(can_add_rows(part) for part in parts):
         found = [combined_rows(part.detach(), used, weights.cpu()[used]) for part in parts]
         if not all(is_finite for _, is_finite in found):
-            require_finite(torch.tensor(float("nan")), points)
+            _refuse_combination(points)
         sums = [one for one, _ in found]
         return sums[0] if len(sums) == 1 else torch.cat(sums)
     precision = _product_precision(points)
-    coefficients = weights.cpu()[used].to(precision)
+    coefficients = weights.cpu()[used]
+    if len(used) > 0 and float(coefficients.abs().min()) < _TINY_WEIGHT:
+        precision = torch.float64
+    coefficients = coefficients.to(precision)
     on_device = {part.device: (used.to(part.device), coefficients.to(part.device)) for part in parts}
 
     def combine(chunk: Tensor, where: slice) -> Tensor:
         indices, factors = on_device[chunk.device]
         return factors @ (chunk if len(used) == len(points) else chunk[indices]).to(precision)
 
-    with _full_precision_products():
+    with full_precision_products():
         combined = map_columns(points, combine, chunk_size)
-    require_finite(combined, points)
+    if not all_finite(combined):
+        _refuse_combination(points)
     return combined
+
+
+def _refuse_combination(points: Points) -> NoReturn:
+    require_finite(torch.tensor(float("nan")), points)
+    raise UnusableUpdatesError(f"a combination of updates must stay within {points.dtype}")
 
 
 def combine_rows(points: Points, mixing: Tensor, *, chunk_size: int | None = None) -> Points:
     """A·X: m combinations of n rows, in the points' dtype, where the points are (shards stay shards).
+
+    Differentiable in the points.
 
     Args:
         points: X, `(n, d)`, float; not changed.
@@ -255,16 +324,20 @@ def combine_rows(points: Points, mixing: Tensor, *, chunk_size: int | None = Non
     Raises:
         ValueError: points that are not finite.
     """
+    require_no_gradient(mixing, "combine_rows")
     if isinstance(points, Shards):
         return Shards(tuple(_combine_tensor(part, mixing, chunk_size) for part in points.parts))
     return _combine_tensor(points, mixing, chunk_size)
 
 
 def _combine_tensor(points: Tensor, mixing: Tensor, chunk_size: int | None) -> Tensor:
+    if needs_gradient(points):
+        compute = partial(_combine_tensor, points, mixing, chunk_size)
+        return with_gradient(compute, pull_back_mixing(mixing), points)
     precision = _product_precision(points)
     coefficients = mixing.to(points.device, precision)
     combined = points.new_empty((len(mixing), points.shape[1]), requires_grad=False)
-    with _full_precision_products():
+    with full_precision_products():
         for where, chunk in column_chunks(points, chunk_size):
             combined[:, where] = coefficients @ chunk.to(precision)
             require_finite(combined[:, where], points)
@@ -273,6 +346,69 @@ def _combine_tensor(points: Tensor, mixing: Tensor, chunk_size: int | None) -> T
 
 def _product_precision(points: Points) -> torch.dtype:
     return torch.float64 if points.dtype == torch.float64 else torch.float32
+
+
+def _least_sum(points: Points, precision: torch.dtype) -> float:
+    """Below this a sum of d products may have lost digits, as each of them may be off by the smallest number."""
+    limits = torch.finfo(precision)
+    return points.shape[1] * limits.tiny / limits.eps
+
+
+def _sound_gram(
+    pieces: Sequence[Callable[[], Points]],
+    centre: Callable[[Points], Vector | None],
+    zero_row: int | None,
+    chunk_size: int | None,
+) -> Tensor:
+    """The Gram matrix of points given as pieces, columns of theirs each, about what `centre` says.
+
+    Args:
+        pieces: each is made when it is its turn.
+        centre: from a piece to the point that is subtracted, or `None`.
+        zero_row: the row that is known to be at the centre.
+        chunk_size: columns per chunk; chosen if `None`.
+
+    Raises:
+        UnusableUpdatesError: points that are not finite, or squared norms beyond float64.
+    """
+    least = 0.0
+
+    def build(piece: Points) -> Tensor:
+        nonlocal least
+        precision, about = _product_precision(piece), centre(piece)
+        gram = _gram(piece, about, chunk_size, precision)
+        # A row beyond 1e19 overflows its float32 products, and must not take the others with it; below 1e-19 they are 0.
+        if precision == torch.float32 and (
+            not all_finite(gram) or _has_lost(piece, about, gram.diagonal() < _least_sum(piece, precision), zero_row)
+        ):
+            del gram
+            gram = _gram(piece, about, chunk_size, torch.float64)
+        require_finite(gram, piece)
+        least += _least_sum(piece, torch.float64)
+        return gram
+
+    gram = _added(build(piece()) for piece in pieces)
+    norms = gram.diagonal()
+    if not math.isfinite(4 * len(norms) * float(norms.max())):  # what follows adds them up
+        raise UnusableUpdatesError(_TOO_LARGE)
+    # A row so short among others counts as zero, as it would be rounded to; but not if it is the typical one.
+    if float(norms.median()) < least and any(
+        _has_lost(one, centre(one), norms < least, zero_row) for one in (piece() for piece in pieces)
+    ):
+        raise UnusableUpdatesError(_TOO_SMALL)
+    return gram
+
+
+def _has_lost(points: Points, centre: Vector | None, is_short: Tensor, zero_row: int | None) -> bool:
+    """Whether one of the rows of short sums is away from the centre all the same."""
+    if not bool(is_short.any()):
+        return False
+    rows = [row for row in is_short.nonzero().flatten().tolist() if row != zero_row]
+    for where, chunk in column_chunks(points) if rows else ():
+        short = chunk[rows]
+        if bool((short if centre is None else short != centre[where].to(short)).any()):
+            return True
+    return False
 
 
 def _gram(points: Points, centre: Vector | None, chunk_size: int | None, precision: torch.dtype) -> Tensor:
@@ -316,7 +452,7 @@ def _sum_over_chunks(
 ) -> Tensor:
     """The sum over column chunks in float64, on the CPU; each device adds up its own."""
     totals: dict[torch.device, Tensor] = {}
-    with _full_precision_products():
+    with full_precision_products():
         for where, chunk in column_chunks(points, chunk_size):
             if chunk.device not in totals:
                 totals[chunk.device] = torch.zeros(shape, dtype=torch.float64, device=chunk.device)
@@ -332,14 +468,3 @@ def _added(tensors: Iterable[Tensor]) -> Tensor:
         first += other
         del other  # before the next one is made
     return first
-
-
-@contextmanager
-def _full_precision_products() -> Iterator[None]:
-    """Keep TF32 out, which training may have switched on: it leaves too few digits. The caller's choice is put back."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

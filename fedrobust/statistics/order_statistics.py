@@ -6,12 +6,14 @@ columns, a machine on which nothing can be compiled) is sorted a transposed chun
 
 import functools
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.statistics.columns import Points, Shards, map_columns, require_finite
+from fedrobust.statistics.columns import Points, Shards, map_columns, require_finite, require_no_gradient
+from fedrobust.statistics.gradients import needs_gradient, parts_of, pull_back_ranks, with_gradient
 from fedrobust.statistics.kernels.gpu_order_statistics import reduced_on_gpu, suits_gpu_kernels
 from fedrobust.statistics.kernels.kernel_parts import INFINITY
 from fedrobust.statistics.kernels.native import can_compile, over_column_spans
@@ -48,6 +50,7 @@ def mean_of_order_statistics(points: Points, first: int, last: int, *, chunk_siz
     """For each coordinate the mean of its order statistics first, ..., last - 1 (counted from 0), `(d,)`.
 
     The kept values are added up directly, in float64: a total minus the extremes would lose every digit to an outlier.
+    Differentiable in the points.
 
     Args:
         points: `(n, d)`, float, on any device; not changed.
@@ -61,6 +64,12 @@ def mean_of_order_statistics(points: Points, first: int, last: int, *, chunk_siz
     n = len(points)
     if not 0 <= first < last <= n:
         raise ValueError(f"ranks must satisfy 0 <= first < last <= n, got first={first}, last={last}, n={n}")
+    if needs_gradient(points):
+        return with_gradient(
+            partial(mean_of_order_statistics, points, first, last, chunk_size=chunk_size),
+            pull_back_ranks(first, last),
+            *parts_of(points),
+        )
 
     def reduce(ordered: Tensor) -> Tensor:
         if n > _LARGEST_NETWORK:  # no network adds these up one rank at a time, so nothing has to
@@ -87,12 +96,13 @@ def mean_nearest_to_median(
         chunk_size: columns sorted at a time where nothing is compiled; chosen for the cache if `None`.
 
     Raises:
-        ValueError: a count that does not exist; points that are not finite.
+        ValueError: a count that does not exist; points that are not finite, or that require a gradient.
     """
     rows = torch.arange(len(points)) if rows is None else rows
     n = len(rows)
     if not 1 <= count <= n:
         raise ValueError(f"count must be from 1 to the number of rows {n}, got {count}")
+    require_no_gradient(points, "mean_nearest_to_median")
     reduce = functools.partial(window_mean, count=count)
     return _reduce_sorted(points, rows, "mean_nearest_to_median", (count, 0), reduce, chunk_size)
 

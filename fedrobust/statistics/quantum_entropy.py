@@ -4,6 +4,8 @@ Dong, Hopkins and Li, "Quantum Entropy Scoring for Fast Robust Mean Estimation a
 2019, https://arxiv.org/abs/1906.11366
 """
 
+import math
+
 import numpy as np
 import scipy.linalg
 import torch
@@ -37,12 +39,13 @@ def quantum_entropy_direction(gram: Tensor, weights: Weights, alpha: float) -> T
     top, eigenvector = float(values[-1]), np.ascontiguousarray(vectors[:, -1])
     if top <= 0:  # all points coincide
         return TopDirection(0.0, torch.zeros_like(root), eigenvector)
-    values = values.clip(min=0)
-    preferences, least = np.exp(alpha * (values / top - 1)), np.exp(-alpha)
+    unit = 2.0 ** (math.frexp(top)[1] - 1)  # there are squares of eigenvalues below, which may leave float64's range
+    values, centred = values.clip(min=0) / unit, centred / unit
+    preferences, least = np.exp(alpha * (values / values[-1] - 1)), np.exp(-alpha)
     # ⟨xᵢ - μ, vⱼ⟩² = (K_c √w u)ᵢⱼ² / λⱼ. Every direction counts e^-α, seen in the distance from the mean, and what it
     # counts beyond that vanishes like λⱼ: nothing is divided by a small λⱼ, nor by the weight of a point almost gone.
-    excess = np.full(len(values), alpha * least / top)
-    np.divide(-preferences * np.expm1(-alpha * values / top), values, out=excess, where=values > 0)
+    excess = np.full(len(values), alpha * least / values[-1])
+    np.divide(-preferences * np.expm1(-alpha * values / values[-1]), values, out=excess, where=values > 0)
     squares = (centred.numpy() @ (root.numpy()[:, None] * vectors)) ** 2
     scores = least * centred.diagonal().clamp_min(0) + torch.from_numpy(squares @ excess)
-    return TopDirection(top, scores / preferences.sum(), eigenvector)
+    return TopDirection(top, scores / preferences.sum() * unit, eigenvector)

@@ -1,5 +1,7 @@
 """The top direction of a sample that loses its points one by one, without an n x n eigenproblem for each."""
 
+import math
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
@@ -91,13 +93,15 @@ class ShrinkingSample:
         scaled = taken * inverse
         core = np.linalg.solve(np.eye(len(taken)) + scaled @ taken.T, scaled)
 
-        def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        unit = 2.0 ** (math.frexp(self._highest)[1] - 1)  # ARPACK's tolerance is absolute below 4e-11
+
+        def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:  # A, in units
             vector = vector.ravel()
-            return np.asarray(self._values * vector - (taken @ vector) @ taken)
+            return np.asarray(self._values * vector - (taken @ vector) @ taken) / unit
 
         def solve(vector: NDArray[np.float64]) -> NDArray[np.float64]:  # (A - σ)⁻¹
             vector = vector.ravel()
-            return np.asarray((scaled @ vector) @ core - inverse * vector)
+            return np.asarray((scaled @ vector) @ core - inverse * vector) * unit
 
         r = len(self._values)
         if r <= 2:
@@ -108,7 +112,7 @@ class ShrinkingSample:
             values, vectors = scipy.sparse.linalg.eigsh(
                 scipy.sparse.linalg.LinearOperator(matvec=multiply, **shape),
                 k=1,
-                sigma=shift,
+                sigma=shift / unit,
                 OPinv=scipy.sparse.linalg.LinearOperator(matvec=solve, **shape),
                 v0=self._direction + 0.1 * noise,  # the last direction may be orthogonal to this one
                 tol=_TOLERANCE,
@@ -116,8 +120,8 @@ class ShrinkingSample:
             )
         except scipy.sparse.linalg.ArpackError:
             return None
-        scatter, direction = float(values[0]), vectors[:, 0]
-        if np.linalg.norm(multiply(direction) - scatter * direction) > 10 * _TOLERANCE * scatter:
+        scatter, direction = float(values[0]) * unit, vectors[:, 0]
+        if np.linalg.norm(multiply(direction) - values[0] * direction) > 10 * _TOLERANCE * values[0]:
             return None
         self._scatter, self._direction = scatter, direction
         return self._answer(kept, scatter, self._coordinates @ direction - mean @ direction)

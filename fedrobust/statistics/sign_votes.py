@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fedrobust.statistics.columns import Points, Shards, column_chunks, default_chunk_size, require_finite
+from fedrobust.statistics.columns import (
+    Points,
+    Shards,
+    column_chunks,
+    default_chunk_size,
+    require_finite,
+    require_no_gradient,
+)
 from fedrobust.statistics.kernels.sign_kernel import can_count, counted_signs
 
 _CHUNK_BYTES = 1 << 21
@@ -25,8 +32,9 @@ def sign_votes(points: Points) -> Iterator[tuple[slice, Tensor]]:
         points: `(n, d)`, float, on any device; not changed. An exact zero votes for neither side.
 
     Raises:
-        ValueError: points that are not finite.
+        ValueError: points that are not finite, or that require a gradient.
     """
+    require_no_gradient(points, "sign_votes")
     parts = points.parts if isinstance(points, Shards) else (points,)
     if all(can_count(part) for part in parts):
         at_once = max(_FEWEST_COMPILED_COLUMNS, points.shape[1] // _COMPILED_PART)

@@ -1,6 +1,7 @@
 """The top eigenpair of a weighted sample's covariance, found from the Gram matrix."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -155,13 +156,16 @@ def _search(
     start = numpy_generator(0, "lanczos", n).standard_normal(n) / n**0.5
     if near is not None:
         start = near + 0.1 * start
-    if not multiply(start).any():
+    first = multiply(start)
+    if not first.any():
         return None
-    operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=multiply, dtype=np.float64)
+    # ARPACK's tolerance is absolute below 4e-11. By a power of two, so that no digit changes.
+    unit = 2.0 ** (math.frexp(float(np.abs(first).max()))[1] - 1)
+    operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=lambda v: multiply(v) / unit, dtype=np.float64)
     try:
         values, vectors = scipy.sparse.linalg.eigsh(
             operator, k=1, which="LA", v0=start, tol=1e-10, ncv=_KRYLOV_SIZE, maxiter=_MAX_RESTARTS
         )
     except scipy.sparse.linalg.ArpackError:
         return None
-    return float(values[0]), np.ascontiguousarray(vectors[:, 0])
+    return float(values[0]) * unit, np.ascontiguousarray(vectors[:, 0])

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.statistics.columns import Points, Shards, require_finite
+from fedrobust.statistics.columns import Points, Shards, require_finite, require_no_gradient
 from fedrobust.statistics.gram import robust_gram_matrix
 from fedrobust.statistics.kernels.block_sums import can_add_rows
 from fedrobust.statistics.kernels.weiszfeld_kernel import centre_and_distances
@@ -76,6 +76,7 @@ def geometric_median_weights(
     Raises:
         ValueError: points that are not finite.
     """
+    require_no_gradient(points, "geometric_median_weights")
     passes = min(max_iterations, len(points) // _ROWS_A_PASS)
     parts = points.parts if isinstance(points, Shards) else (points,)
     start, num_before = masses, 0

@@ -276,11 +276,6 @@ def test_memory_layout_does_not_matter(name: str) -> None:
 
 
 @ALL
-def test_a_tensor_that_requires_gradients_is_read_as_data(name: str) -> None:
-    assert not CASES[name](sample().requires_grad_()).update.requires_grad
-
-
-@ALL
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_the_answer_has_the_dtype_of_the_input(name: str, dtype: torch.dtype) -> None:
     answer = CASES[name](sample().to(dtype))

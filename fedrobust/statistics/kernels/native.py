@@ -98,6 +98,14 @@ def vector_lanes() -> int:
     return 16 if llvm is not None and llvm.get_host_cpu_features().get("avx512f", False) else 8
 
 
+@functools.cache
+def can_widen_halves() -> bool:
+    """Whether this processor has an instruction from float16 to float32; LLVM would call a function that may be missing."""
+    llvm = _llvm()
+    features = {} if llvm is None else llvm.get_host_cpu_features()
+    return bool(features.get("f16c", False) or features.get("neon", False))
+
+
 def can_compile() -> bool:
     """Whether kernels can be compiled here."""
     return _llvm() is not None
