@@ -48,6 +48,7 @@ EXPERIMENTS = {
     "explanation_guided": "malware_backdoor",
     "image_scaling": "image_scaling",
     "model_replacement": "model_replacement",
+    "neurotoxin": "neurotoxin",
     "poison_frogs": "poison_frogs",
     "pretrained_backdoor": "pretrained",
     "tba": "bit_flips",

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-PAGE = """# Poison Frogs: one target, rightly labelled poisons
+PAGE = """# Poison Frogs: one target, rightly labelled poisons; not unseen on digits, in part on dogs and fish
 
 **Claim** (Shafahi, Huang, Najibi, Suciu, Studer, Dumitras, Goldstein, NeurIPS 2018, https://arxiv.org/abs/1804.00792):
 a picture that keeps its label and looks like its base, but has the features of a chosen target, makes a model that is
 trained on it take the target for the base's class. One is enough where a new head is trained on features that stay as
 they are; where all layers are trained it takes tens, with some of the target blended into them.
-
+{found}
 ```
 python experiments/poison_frogs/run.py                        # all parts
 python experiments/poison_frogs/run.py --parts digits         # or conditions, dogfish, end_to_end
@@ -159,11 +159,38 @@ def end_to_end_table(rows: dict[str, Any]) -> str:
     return "\n".join(lines).replace("1 poisons", "1 poison", 1)
 
 
+FOUND = """
+**Found here**: that one poison is enough *and* looks like its base is not reproduced on digits. A converged head turns
+on {digits_small} of the targets at β = 1e-4, where the poison has gone {moved:.0f} % of the way to the target and
+looks like it, and on {digits_large} at β = 1e-2. On dogs and fish it is reproduced in part: {fish_large} at
+β = 1e-2 and {fish_small} at β = 1e-4, against {fish_control} for a base that nothing was done to. That it
+takes tens where all layers are trained is reproduced: at an opacity of 30 %, 1 poison turns {one} of the
+targets, 60 turn {sixty}.
+"""
+
+
+def found(results: dict[str, Any]) -> str:
+    """What came of the claim, once all of its parts are there."""
+    if not {"digits", "dogfish", "end_to_end"} <= results.keys():
+        return ""
+    digits, fish, many = (results[part]["rows"] for part in ("digits", "dogfish", "end_to_end"))
+    return FOUND.format(
+        digits_small=spread(digits["0.0001"]["convergence"]),
+        digits_large=spread(digits["0.01"]["convergence"]),
+        moved=100 * float(torch.tensor(digits["0.0001"]["moved"]).mean()),
+        fish_small=spread(fish["0.0001"]["convergence"]),
+        fish_large=spread(fish["0.01"]["convergence"]),
+        fish_control=spread(fish["control"]["convergence"]),
+        one=spread(many["0.3/1"]["success"]),
+        sixty=spread(many["0.3/60"]["success"]),
+    )
+
+
 def write_page(results: dict[str, Any], path: Path) -> None:
     """Write the page from `results.json`."""
     minutes = ", ".join(f"{part} {one['minutes']:.0f} minutes" for part, one in results.items())
     seeds = ", ".join(map(str, next(iter(results.values()))["seeds"]))
-    text = PAGE.format(minutes=minutes, seeds=seeds)
+    text = PAGE.format(minutes=minutes, seeds=seeds, found=found(results))
     for part, template in (("digits", DIGITS), ("conditions", CONDITIONS), ("dogfish", DOGFISH)):
         if part not in results:
             continue

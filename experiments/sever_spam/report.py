@@ -26,8 +26,10 @@ TEXT = """# Sever on a spam filter: the authors' 480 attacks on Enron
 
 **Claim** (Diakonikolas et al., ICML 2019, https://arxiv.org/abs/1803.02815, Section 4.2): with 1 % of the training
 mails poisoned, a support vector machine with any of the usual defences can be made to err several times as often as
-with Sever. Accepted here: a clean test error of {published_clean} to four digits; Sever at 1 % with a median of at
-most 0.05 and a largest error of at most 0.10 over the authors' 96 attacks.
+with Sever. That holds attack by attack, and in no other reading (below). Accepted here: a clean test error of
+{published_clean} to four digits; Sever at 1 % with a median of at most 0.05 and a largest error of at most 0.10 over
+the authors' 96 attacks. These two bounds are our own choice, about a third above the published {published_median} and
+{published_largest}; nothing follows from them but that the figures are not far off.
 
 **Setting**: Enron, word counts, 4137 training mails (1209 spam) and 1035 test mails. Mean hinge loss + 0.045‖w‖² with
 a free intercept. The authors' poisoned mails: ε of 0.5, 1, 1.5, 2 and 3 %, made under a bound on the distance from
@@ -52,7 +54,18 @@ python experiments/sever_spam/run.py --quick    # 8 attacks
 Test error without poisoned mails: {clean:.5f} (published {published_clean}).
 
 Sever at 1 %, over 96 attacks: median {median:.4f} (published {published_median}), largest {largest:.4f}
-(published {published_largest}).
+(published {published_largest}; ours is {above:.0f} % above it).
+
+How many times as often as Sever a defence errs at 1 %, in three readings:
+
+{readings}
+
+- *Attack by attack*, as the paper draws it: both under the attack that is strongest against the defence. Here every
+  defence errs several times as often.
+- *Worst against worst*: each under the attack that is strongest against it, which is what its user has to fear from
+  somebody who knows the defence. Here the three that look at the loss or the gradient err less than twice as often.
+- *Median against median*, over the 96 attacks. Here the loss errs less often than Sever, at 0.5 % and at 1 %
+  ({loss_medians}).
 
 Median over the 96 attacks of each ε, in brackets the tenth and ninetieth percentile, and the largest:
 
@@ -65,6 +78,7 @@ As the paper draws it: at each ε the attack under which a defence errs most, an
 ![Test error against ε](errors.png)
 """
 
+READINGS = ("attack by attack", "worst against worst", "median against median")
 TARGETS = ("loss", "gradient_centred", "sever")
 
 
@@ -95,6 +109,15 @@ def write_report(folder: Path, clean: float, rows: Sequence[dict[str, Any]]) -> 
             cells += [f"{row['errors'][name]:.3f}" for name in DEFENCES]
             strongest.append("| " + " | ".join(cells) + " |")
     sever = of(0.01, "sever")
+    rivals = [name for name in DEFENCES if name != "sever"]
+    ratios = {
+        "attack by attack": [worst(0.01, one)["errors"][one] / worst(0.01, one)["errors"]["sever"] for one in rivals],
+        "worst against worst": [of(0.01, one).max() / sever.max() for one in rivals],
+        "median against median": [np.median(of(0.01, one)) / np.median(sever) for one in rivals],
+    }
+    readings = ["| reading | " + " | ".join(NAMES[one] for one in rivals) + " |", "|---" * (1 + len(rivals)) + "|"]
+    readings += [f"| {name} | " + " | ".join(f"{one:.1f}" for one in ratios[name]) + " |" for name in READINGS]
+    pairs = [[np.median(of(epsilon, name)) for name in ("loss", "sever")] for epsilon in (0.005, 0.01)]
     text = TEXT.format(
         published_clean=PUBLISHED_CLEAN,
         published_median=PUBLISHED_SEVER["median"],
@@ -102,6 +125,9 @@ def write_report(folder: Path, clean: float, rows: Sequence[dict[str, Any]]) -> 
         clean=clean,
         median=np.median(sever),
         largest=sever.max(),
+        above=100 * sever.max() / PUBLISHED_SEVER["largest"] - 100,
+        readings="\n".join(readings),
+        loss_medians=", ".join(f"{loss:.3f} against {own:.3f}" for loss, own in pairs),
         seconds=np.median([row["seconds"] for row in rows]),
         spread="\n".join(spread),
         strongest="\n".join(strongest),

@@ -377,7 +377,7 @@ def _sound_gram(
         nonlocal least
         precision, about = _product_precision(piece), centre(piece)
         gram = _gram(piece, about, chunk_size, precision)
-        # A row beyond 1e19 overflows its float32 products, and must not take the others with it; below 1e-19 they are 0.
+        # A row beyond 1e19 overflows its float32 products, and must not take the others along; below 1e-19 they are 0.
         if precision == torch.float32 and (
             not all_finite(gram) or _has_lost(piece, about, gram.diagonal() < _least_sum(piece, precision), zero_row)
         ):

@@ -38,7 +38,13 @@ AUDITS = {
         *["aggregator=spectral_filter", "audit=reputation", "audit.action=exclude_clients"],
     ],
     "server: spectral filter, no audit": ["aggregator=spectral_filter"],
+    "server: ranks of the spectral filter told 0.3, exclusion": [
+        *["aggregator=spectral_filter", "aggregator.assumed_fraction=0.3"],
+        *["audit=reputation", "audit.action=exclude_clients"],
+    ],
+    "server: spectral filter told 0.3, no audit": ["aggregator=spectral_filter", "aggregator.assumed_fraction=0.3"],
 }
+"""The filter's config has `assumed_fraction` 0.2, two of ten clients, where three are malicious; 0.3 is the truth."""
 STARTS = {"server: Neural Cleanse, unlearning": ["audit.start=10"]}
 Key = tuple[Any, ...]
 

@@ -100,7 +100,7 @@ def vector_lanes() -> int:
 
 @functools.cache
 def can_widen_halves() -> bool:
-    """Whether this processor has an instruction from float16 to float32; LLVM would call a function that may be missing."""
+    """Whether this processor turns float16 into float32 itself; else LLVM calls a function that may be missing."""
     llvm = _llvm()
     features = {} if llvm is None else llvm.get_host_cpu_features()
     return bool(features.get("f16c", False) or features.get("neon", False))
