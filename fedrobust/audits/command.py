@@ -23,7 +23,7 @@ DATA_AUDITS = {
     "strip": "which pictures of --data keep their class whatever is blended in? (needs --clean)",
 }
 _OPTION_OF = {
-    "clean": ("frequency", "strip"),
+    "clean": ("activation_clustering", "frequency", "strip"),
     "quick": ("neural_cleanse",),
     "unlearn": ("neural_cleanse",),
     "set": ("neural_cleanse", *DATA_AUDITS),
