@@ -221,7 +221,11 @@ class ActivationClustering:
             return {label: None if one is None else _ClusteredClass(one, one, None) for label, one in alone.items()}, ""
         trusted = as_samples(model.features(clean.inputs, self.layer).cpu(), name="features").points
         of_class = {label: trusted[clean.labels.cpu() == label] for label in sizes}
-        pooled = {label: self.cluster(torch.cat([features[labels == label], of_class[label]]), seed) for label in sizes}
+        pooled = {
+            label: self.cluster(torch.cat([own, of_class[label]]), seed) if bool((own != own[0]).any()) else None
+            for label in sizes
+            for own in [features[labels == label]]
+        }
         level = (1 - self.confidence) / self._num_tests(sum(one is not None for one in pooled.values()))
         found = {
             label: None if one is None else _ClusteredClass.of(one, sizes[label], len(of_class[label]), level)
@@ -301,7 +305,7 @@ class ActivationClustering:
 
 
 def other_share(answers: Tensor, label: int) -> float:
-    """Other / (own + other): own answers are `label`, other are those of the most frequent other label; 0 of nothing."""
+    """Other / (own + other): own answers are `label`, other are those of the most frequent other label; 0 if none."""
     own = int((answers == label).sum())
     others = answers[answers != label]
     other = int(torch.bincount(others).max()) if len(others) else 0

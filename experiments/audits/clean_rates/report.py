@@ -1,0 +1,2 @@
+def write_readme(folder, names):
+    pass
