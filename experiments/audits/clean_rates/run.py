@@ -3,7 +3,7 @@
     FEDROBUST_DATA=FOLDER python experiments/audits/clean_rates/run.py [--parts chosen clean poisoned]
     python experiments/audits/clean_rates/run.py --quick
 
-Needs MNIST and Fashion-MNIST below the data root. Writes `results/PART.jsonl`, one line a model, and goes on with an
+Needs MNIST and Fashion-MNIST below the data root. Writes `results/PART.jsonl`, one line a model and audit, and goes on with an
 unfinished one; then README.md from all parts that there are (`--report` does only that). `--quick` audits two clean
 models and writes nothing.
 """
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from cases import TRIGGERS, measure
+from cases import AUDITS, TRIGGERS, measure
 from report import write_readme
 
 from fedrobust.study import measure_cells, study_parser
@@ -44,16 +44,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads would wait for one another longer than so small a network takes
     measure_one = partial(measure, root=options.data_root)
-    names = ("dataset", "trigger", "rate", "seed")
+    names = ("dataset", "trigger", "rate", "seed", "audit")
     if options.quick:
-        cells = [("digits", None, 0.0, 101), ("breast_cancer", None, 0.0, 101)]
+        cells = [(name, None, 0.0, 101, audit) for name in ("digits", "breast_cancer") for audit in AUDITS]
         for row in measure_cells(names, cells, measure_one, description="clean rates").values():
             print(json.dumps(row, indent=1))
         return
     (HERE / "results").mkdir(exist_ok=True)
     for part in [] if options.report else options.parts:
         path = HERE / "results" / f"{part}.jsonl"
-        measure_cells(names, PARTS[part], measure_one, path=path, description=part)
+        cells = [(*case, audit) for case in PARTS[part] for audit in AUDITS]
+        measure_cells(names, cells, measure_one, path=path, description=part)
     write_readme(HERE, names)
 
 
