@@ -3,8 +3,8 @@
     FEDROBUST_DATA=FOLDER python experiments/audits/clean_rates/run.py [--parts chosen clean poisoned]
     python experiments/audits/clean_rates/run.py --quick
 
-Needs MNIST and Fashion-MNIST below the data root. Writes `results/PART.jsonl`, one line a model and audit, and goes on with an
-unfinished one; then README.md from all parts that there are (`--report` does only that). `--quick` audits two clean
+Needs MNIST and Fashion-MNIST below the data root. Writes `results/PART.jsonl`, one line a model and audit, and goes on
+with unfinished parts; then README.md from all that there are (`--report` does only that). `--quick` audits two clean
 models and writes nothing.
 """
 

@@ -334,11 +334,11 @@ those that hold under overlays (Gao et al., ACSAC 2019, https://arxiv.org/abs/19
 or 10 % of that label. Digits (1,297 examples, MLP 128-64, three corner pixels; ten pairs of classes a seed), MNIST
 (5,000 examples, two convolutions and 64 hidden units, a white 4x4 patch; two pairs a seed, one at 10 %), CIFAR-10
 (5,000 examples, the same network; one pair a seed, each trigger). Clustering reads the layer before the last hidden
-ReLU, and has 500 clean test examples; spectral signatures the one after it. Spectral signatures get the true share of poison as ε and filter every
-class, as the paper has it; the model is then trained anew. Every frequency detector is trained on the 5,000 clean
-training pictures of CIFAR-10 and sees all 2,000 test pictures with and without each trigger. STRIP has 400 clean test
-pictures, 20 overlays, and is shown 250 other clean ones and the triggered ones of the source class. Thresholds of
-both are set for 5 % false positives.
+ReLU, and has 500 clean test examples; spectral signatures the one after it. Spectral signatures get the true share of
+poison as ε and filter every class, as the paper has it; the model is then trained anew. Every frequency detector is
+trained on the 5,000 clean training pictures of CIFAR-10 and sees all 2,000 test pictures with and without each trigger.
+STRIP has 400 clean test pictures, 20 overlays, and is shown 250 other clean ones and the triggered ones of the source
+class. Thresholds of both are set for 5 % false positives.
 
 ```
 FEDROBUST_DATA=FOLDER python experiments/audits/data/run.py            # seeds {seeds}
