@@ -212,15 +212,16 @@ class ActivationClustering:
         Those of a class whose features are all equal are `None`.
         """
         labels = examples.labels.cpu()
-        features = as_samples(model.features(examples.inputs, self.layer).cpu(), name="features").points
+        shown = [examples.inputs] if clean is None else [examples.inputs, clean.inputs.to(examples.inputs.device)]
+        parts = model.features(torch.cat(shown), self.layer).cpu().split([len(one) for one in shown])
+        features, *others = (as_samples(part, name="features").points for part in parts)
         sizes = {
             label: n for label in labels.unique().tolist() if (n := int((labels == label).sum())) >= MIN_CLASS_SIZE
         }
         if clean is None:
             alone = {label: self.cluster(features[labels == label], seed) for label in sizes}
             return {label: None if one is None else _ClusteredClass(one, one, None) for label, one in alone.items()}, ""
-        trusted = as_samples(model.features(clean.inputs, self.layer).cpu(), name="features").points
-        of_class = {label: trusted[clean.labels.cpu() == label] for label in sizes}
+        of_class = {label: others[0][clean.labels.cpu() == label] for label in sizes}
         pooled = {
             label: self.cluster(torch.cat([own, of_class[label]]), seed) if bool((own != own[0]).any()) else None
             for label in sizes

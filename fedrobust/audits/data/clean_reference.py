@@ -5,6 +5,7 @@ test of a table of two by two.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from scipy.stats import hypergeom
 
@@ -57,7 +58,7 @@ class CleanReference:
     num_clean: int
     level: float
 
-    @property
+    @cached_property
     def p_values(self) -> tuple[float, float]:
         """`avoidance` of the smaller and of the larger cluster."""
         rest = (self.num_examples - self.num_in, self.num_examples, self.num_clean - self.num_clean_in, self.num_clean)
