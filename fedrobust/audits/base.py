@@ -17,10 +17,10 @@ class ClassVerdict:
 
     Attributes:
         label: of the class.
-        is_poisoned: `None` where the audit does not judge.
-        statistic: what it went by, in the units of the report's `statistic_name`; NaN where it does not judge.
+        is_poisoned: `None` where the audit does not judge, or cannot tell.
+        statistic: what it went by, in the units of the report's `statistic_name`; NaN where there is none.
         num_examples: how many examples carry the label.
-        reason: why the class was not judged, or empty.
+        reason: why there is no verdict, or empty.
     """
 
     label: int
@@ -42,8 +42,10 @@ class DataReport:
         verdicts: one for each label that occurs, ascending.
         score_name: what a score is, for the axis of a plot.
         statistic_name: what the verdicts went by.
-        statistic_threshold: above it a class is convicted; `None` if there is no such number.
+        statistic_threshold: at or below it no class is convicted; `None` if there is no such number.
         score_threshold: above it an example is flagged; `None` if there is no such number.
+        uncalibrated: why flags and verdicts come with no stated rate of false alarms, or empty. A plan drops nothing on
+            such a report, unless it is told to (`allow_uncalibrated`).
     """
 
     audit: str
@@ -55,11 +57,17 @@ class DataReport:
     statistic_name: str
     statistic_threshold: float | None = None
     score_threshold: float | None = None
+    uncalibrated: str = ""
 
     @property
     def poisoned_labels(self) -> tuple[int, ...]:
         """The labels of the classes that the audit convicts."""
         return tuple(verdict.label for verdict in self.verdicts if verdict.is_poisoned)
+
+    @property
+    def undecided_labels(self) -> tuple[int, ...]:
+        """The labels of the classes without a verdict."""
+        return tuple(verdict.label for verdict in self.verdicts if verdict.is_poisoned is None)
 
     def kept(self, examples: Examples) -> Examples:
         """The examples that were not flagged, copied; `examples` are those that were audited.

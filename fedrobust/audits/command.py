@@ -18,12 +18,12 @@ MODEL_AUDITS = {
 }
 DATA_AUDITS = {
     "spectral_signatures": "which pictures of --data lie far out on the top direction of their class's features?",
-    "activation_clustering": "do the features of a class of --data fall into two clusters, one of them poison?",
+    "activation_clustering": "do a class's features fall into two clusters, one of them poison? (needs --clean)",
     "frequency": "which pictures of --data have a trigger's spectrum? (needs --clean; no model)",
     "strip": "which pictures of --data keep their class whatever is blended in? (needs --clean)",
 }
 _OPTION_OF = {
-    "clean": ("frequency", "strip"),
+    "clean": ("activation_clustering", "frequency", "strip"),
     "quick": ("neural_cleanse",),
     "unlearn": ("neural_cleanse",),
     "set": ("neural_cleanse", *DATA_AUDITS),

@@ -52,7 +52,9 @@ def print_classes(report: DataReport, names: Sequence[str]) -> None:
         table.add_row(names[one.label], str(one.num_examples), str(num_flagged), statistic, verdict)
     _console().print(table)
     if report.statistic_threshold is not None:
-        print(f"a class is convicted above {report.statistic_threshold:.3g}")
+        print(f"no class is convicted at or below {report.statistic_threshold:.3g}")
+    if report.uncalibrated:
+        print(f"not calibrated, so that verdicts have no stated rate of false alarms: {report.uncalibrated}")
 
 
 def table_of_pictures(report: DataReport, names: Sequence[str], paths: Sequence[Path]) -> str:

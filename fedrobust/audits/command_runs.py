@@ -125,6 +125,7 @@ def audit_data(options: argparse.Namespace, reading: Reading) -> bool:
         "score_threshold": report.score_threshold,
         "statistic": report.statistic_name,
         "statistic_threshold": report.statistic_threshold,
+        "uncalibrated": report.uncalibrated,
         "classes": [
             {
                 "label": one.label,

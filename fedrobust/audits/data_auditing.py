@@ -5,7 +5,7 @@ What is audited is what clients would train on in that round, poison included. W
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -40,12 +40,14 @@ class DataFinding:
         is_poisoned: by client, the truth.
         reports: one of all, or one of each client that could be judged.
         reasons: by client, why it could not be judged.
+        uncalibrated: by client, why its flags come with no stated rate of false alarms.
     """
 
     flagged: Mapping[int, Tensor]
     is_poisoned: Mapping[int, Tensor]
     reports: tuple[DataReport, ...]
     reasons: Mapping[int, str]
+    uncalibrated: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def join(cls, parts: Sequence["DataFinding"]) -> "DataFinding":
@@ -53,11 +55,13 @@ class DataFinding:
         if len(parts) == 1:
             return parts[0]
         flagged, truth, reasons = dict[int, Tensor](), dict[int, Tensor](), dict[int, str]()
+        uncalibrated = dict[int, str]()
         for part in parts:
             flagged |= part.flagged
             truth |= part.is_poisoned
             reasons |= part.reasons
-        return cls(flagged, truth, tuple(report for part in parts for report in part.reports), reasons)
+            uncalibrated |= part.uncalibrated
+        return cls(flagged, truth, tuple(report for part in parts for report in part.reports), reasons, uncalibrated)
 
     def suspicion(self, client: int) -> float:
         """The flagged fraction of a client's examples; NaN if it was not judged."""
@@ -81,6 +85,13 @@ class DataAuditing:
     clean: Examples
     seed: int
 
+    def kept(self, finding: DataFinding, client: int) -> Tensor:
+        """Which of its examples a client trains on, `(n,)` booleans: all, where its flags are not to be acted on."""
+        flags = finding.flagged[client]
+        if client in finding.uncalibrated and not self.plan.allow_uncalibrated:
+            return torch.ones_like(flags)
+        return ~flags
+
     def audit(self, round_number: int, data: Mapping[int, OwnData], model: AuditedModel) -> DataFinding:
         """Audit the data of some clients in a round, pooled or one by one.
 
@@ -91,17 +102,21 @@ class DataAuditing:
             return self._pooled(round_number, data, model)
         method = cast(DataAudit, self.plan.method)
         flagged, reports, reasons = dict[int, Tensor](), list[DataReport](), dict[int, str]()
+        uncalibrated = dict[int, str]()
         for client, own in data.items():
             generator = torch_generator(self.seed, "audit", round_number, client)
             try:
                 report = method(own.examples, model, generator, self.clean)
-                _check_judged(report)
+                if reason := _reason_for_silence(report):
+                    raise ValueError(reason)
             except ValueError as error:
                 flagged[client], reasons[client] = torch.zeros(len(own.examples), dtype=torch.bool), str(error)
                 continue
             flagged[client] = report.flagged
             reports.append(report)
-        return DataFinding(flagged, _truth(data), tuple(reports), reasons)
+            if report.uncalibrated:
+                uncalibrated[client] = report.uncalibrated
+        return DataFinding(flagged, _truth(data), tuple(reports), reasons, uncalibrated)
 
     def _pooled(self, round_number: int, data: Mapping[int, OwnData], model: AuditedModel) -> DataFinding:
         method = cast(DataAudit, self.plan.method)
@@ -109,18 +124,22 @@ class DataAuditing:
         pool = Examples(torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts]))
         report = method(pool, model, torch_generator(self.seed, "audit", round_number), self.clean)
         shares = report.flagged.split([len(part) for part in parts])
-        return DataFinding(dict(zip(data, shares, strict=True)), _truth(data), (report,), {})
+        silence = _reason_for_silence(report)
+        reasons = dict.fromkeys(data, silence) if silence else {}
+        uncalibrated = dict.fromkeys(data, report.uncalibrated) if report.uncalibrated else {}
+        return DataFinding(dict(zip(data, shares, strict=True)), _truth(data), (report,), reasons, uncalibrated)
 
 
-def _check_judged(report: DataReport) -> None:
-    """Check that an example was scored: a client whose classes are all too small is not innocent.
+def _reason_for_silence(report: DataReport) -> str:
+    """Why no example was scored or, where flags follow from verdicts, there is none; empty where there is.
 
-    Raises:
-        ValueError: none was.
+    A client whose classes are all too small is not innocent.
     """
-    if bool(report.scores.isnan().all()):
-        largest = max(report.verdicts, key=lambda verdict: verdict.num_examples)
-        raise ValueError(f"no class was judged: {largest.reason}")
+    has_verdict = len(report.undecided_labels) < len(report.verdicts) or bool(report.flagged.any())
+    if not bool(report.scores.isnan().all()) and (has_verdict or report.score_threshold is not None):
+        return ""
+    largest = max(report.verdicts, key=lambda verdict: verdict.num_examples)
+    return f"no class was judged: {largest.reason}"
 
 
 def _truth(data: Mapping[int, OwnData]) -> dict[int, Tensor]:

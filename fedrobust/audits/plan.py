@@ -39,6 +39,9 @@ class AuditPlan:
             `exclude_clients`: clients whose average suspicion passes `reputation`'s threshold are asked no more (of an
             audit of data, the suspicion of a client is the flagged fraction of its examples); `unlearn`: the model is
             fine-tuned on the clean set with the recovered triggers stamped.
+        allow_uncalibrated: let what an audit of data flags be acted on though its flags come with no stated rate of
+            false alarms. Otherwise such a method may only report, and where a round's report turns out so (clean
+            examples that are too few, a model that has not learnt enough), nothing follows from it.
         num_clean: examples of the clean set, drawn from the training examples by the scenario's seed.
         reputation: how suspicion is gathered over rounds.
         unlearning: how a model unlearns.
@@ -52,6 +55,7 @@ class AuditPlan:
     start: Count = 1
     every: Count = 1
     action: Literal["report", "drop_samples", "exclude_clients", "unlearn"] = "report"
+    allow_uncalibrated: bool = False
     num_clean: Count = 200
     reputation: Reputation = Reputation()
     unlearning: Unlearning = Unlearning()
@@ -70,6 +74,14 @@ class AuditPlan:
                 raise FieldError(field, f"must be {' or '.join(allowed)} for {name}, an audit of {kind}, got {value!r}")
         if self.action == "exclude_clients" and self.auditor == "client":
             raise FieldError("action", "must be report or drop_samples where clients audit themselves")
+        # A method that may be calibrated or not says so in its reports.
+        reason = getattr(self.method, "uncalibrated", "") if kind == "data" else ""
+        if reason and self.acts and not self.allow_uncalibrated:
+            raise FieldError(
+                "action",
+                f"must be report for {name}, which is not calibrated ({reason}), got {self.action!r}; "
+                "audit.allow_uncalibrated=true allows it",
+            )
         if self.action == "unlearn" and not isinstance(self.method, NeuralCleanse):
             raise FieldError("action", f"must be report for {name}, which recovers no trigger to unlearn")
 
@@ -82,6 +94,11 @@ class AuditPlan:
             return "clients"
         # Both other kinds are called; an audit of data may be given clean examples.
         return "data" if "clean" in inspect.signature(self.method).parameters else "model"
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything follows from what is found."""
+        return self.action != "report"
 
     def is_due(self, round_number: int) -> bool:
         """Whether there is an audit in this round."""

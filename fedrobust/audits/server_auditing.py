@@ -52,7 +52,9 @@ class ServerAuditing:
         if self.plan.kind == "clients":
             return cast(ClientAudit, self.plan.method).suspicion(updates, aggregate)
         if finding is not None and self.plan.auditor == "trusted":
-            return torch.tensor([finding.suspicion(client) for client in clients], dtype=torch.float64)
+            ignored = finding.uncalibrated if self.plan.acts and not self.plan.allow_uncalibrated else {}
+            suspicion = [float("nan") if client in ignored else finding.suspicion(client) for client in clients]
+            return torch.tensor(suspicion, dtype=torch.float64)
         return None
 
     def remember(self, memory: State, clients: Sequence[int], suspicion: Tensor) -> State:

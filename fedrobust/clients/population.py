@@ -161,7 +161,7 @@ class Population:
         if self.auditing is None or self.auditing.plan.action != "drop_samples":
             return {}
         finding = self.audit(round_number, clients, vector, buffers)
-        return {} if finding is None else {client: ~finding.flagged[client] for client in clients}
+        return {} if finding is None else {client: self.auditing.kept(finding, client) for client in clients}
 
     def _own_data(self, round_number: int, client: int, data_attack: DataAttack | None) -> OwnData:
         """What a client would train on, and which of it is poison."""

@@ -21,6 +21,7 @@ def data_figures(finding: DataFinding) -> dict[str, Any]:
     poisoned = torch.cat([finding.is_poisoned[client] for client in finding.flagged])
     hits, wrong = int((flagged & poisoned).sum()), int((flagged & ~poisoned).sum())
     num_poisoned, num_clean = int(poisoned.sum()), int((~poisoned).sum())
+    undecided = sorted({label for report in finding.reports for label in report.undecided_labels})
     labels = sorted({label for report in finding.reports for label in report.poisoned_labels})
     return {
         "num_examples": len(flagged),
@@ -29,6 +30,8 @@ def data_figures(finding: DataFinding) -> dict[str, Any]:
         "recall": hits / num_poisoned if num_poisoned else None,
         "false_positive_rate": wrong / num_clean if num_clean else None,
         "convicted_labels": labels,
+        "undecided_labels": undecided,
+        "uncalibrated": sorted(set(finding.uncalibrated.values())),
         "num_not_judged": len(finding.reasons),
         "reasons": {str(client): reason for client, reason in finding.reasons.items()},
     }

@@ -34,6 +34,7 @@ class FederationStrategy(Strategy):
         self._asked: dict[int, tuple[int, ...]] = {}
         self._started = 0.0
         self._said = set(federation.notices)
+        self._audit_reasons: set[str] = set()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -78,8 +79,21 @@ class FederationStrategy(Strategy):
             if is_new(text, self._said):  # what holds in one round holds in many: rounds.jsonl has them all
                 self._said.add(text)
                 log.warning("round %d: %s", row["round"], text)
+        self._warn_of_audit(row)
         self.on_round(row)
         return None, None
+
+    def _warn_of_audit(self, row: Row) -> None:
+        """Say why an audit is not calibrated, once for each reason that is new."""
+        if row["audit"] is None or self.federation.auditing is None:
+            return
+        plan = self.federation.auditing.plan
+        waits = f", and {plan.action} waits (audit.allow_uncalibrated=true allows it)"
+        for reason in row["audit"].get("uncalibrated", ()):
+            if reason not in self._audit_reasons:
+                self._audit_reasons.add(reason)
+                idle = plan.acts and not plan.allow_uncalibrated
+                log.warning("round %d: the audit is not calibrated%s: %s", row["round"], waits if idle else "", reason)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -247,6 +247,7 @@ def test_pictures_are_audited_and_listed(command, files, tmp_path):
 def test_the_model_trained_without_clusters_can_be_set(command, tmp_path):
     """What is not set is as the config has it: 10 epochs, not the training's own default of 1."""
     line = "{files}/model.pt --audit activation_clustering --data {files}/pictures --set num_starts=2 " + MODEL
+    line += " --set verdict=reclassification"
     assert command(line + " --out default")[0] in (0, 1)
     assert command(line + " --set training.num_epochs=10 --out same")[0] in (0, 1)
     assert command(line + " --set training.momentum=0.9 --out other")[0] in (0, 1)

@@ -35,6 +35,11 @@ def test_what_a_method_looks_at(method, kind):
         ),
         ({"method": RuleScores(), "action": "unlearn"}, r"action: must be report or exclude_clients for RuleScores"),
         (
+            {"method": SpectralSignatures(), "auditor": "trusted", "action": "drop_samples"},
+            r"action: must be report for SpectralSignatures, which is not calibrated \(.*\), got 'drop_samples'; "
+            r"audit.allow_uncalibrated=true allows it",
+        ),
+        (
             {"method": Strip(), "auditor": "client", "action": "exclude_clients"},
             r"action: must be report or drop_samples where clients audit themselves",
         ),

@@ -24,6 +24,7 @@ class Case:
         reads_features: whether it looks at a named layer.
         reads_clean: whether it needs clean examples.
         needs_classes: whether one class alone is refused.
+        takes_clean: whether it reads them if there are any.
         num_calibration: clean scores that its threshold rests on; none if its rate is exact, or none is stated.
         false_positive_rate: of single examples, as stated; `None` if none is.
     """
@@ -33,6 +34,7 @@ class Case:
     reads_features: bool
     reads_clean: bool
     needs_classes: bool = False
+    takes_clean: bool = False
     num_calibration: int | None = None
     false_positive_rate: float | None = None
 
@@ -41,8 +43,13 @@ TRAINING = LocalTraining(learning_rate=0.05, momentum=0.9, num_epochs=4)
 
 CASES = {
     "spectral_signatures": Case(SpectralSignatures(max_poison_fraction=0.1), True, True, False),
-    "activation_clustering": Case(
-        ActivationClustering(training=TRAINING, num_starts=10), True, True, False, needs_classes=True
+    "activation_clustering": Case(ActivationClustering(num_starts=10), True, True, False, takes_clean=True),
+    "clustering_by_reclassification": Case(
+        ActivationClustering(verdict="reclassification", training=TRAINING, num_starts=10),
+        True,
+        True,
+        False,
+        needs_classes=True,
     ),
     "clustering_by_silhouette": Case(ActivationClustering(verdict="silhouette", num_starts=10), True, True, False),
     "clustering_by_size": Case(ActivationClustering(verdict="size", reduction="pca", num_starts=10), True, True, False),

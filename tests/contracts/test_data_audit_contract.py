@@ -12,7 +12,8 @@ from data_audit_cases import CASES, Case, pictures, trained_model
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fedrobust.audits import DATA_AUDITS, AuditedModel, DataAudit, DataReport
+from fedrobust.audits import DATA_AUDITS, AuditedModel, AuditPlan, DataAudit, DataReport
+from fedrobust.component import FieldError
 from fedrobust.data.examples import Examples
 
 
@@ -24,7 +25,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def audit(case: Case, examples: Examples, model: AuditedModel | None = None, seed: int = 0) -> DataReport:
     model = trained_model() if model is None else model
     generator = torch.Generator().manual_seed(seed)
-    return case.audit(examples, model, generator, clean=pictures()[1] if case.reads_clean else None)
+    return case.audit(examples, model, generator, clean=pictures()[1] if case.reads_clean or case.takes_clean else None)
 
 
 def some(num: int = 200) -> Examples:
@@ -50,7 +51,8 @@ def test_the_report_covers_every_example_and_class(case):
     assert [verdict.label for verdict in report.verdicts] == examples.labels.unique().tolist()
     for verdict in report.verdicts:
         assert verdict.num_examples == int((examples.labels == verdict.label).sum())
-        assert (verdict.is_poisoned is None) == math.isnan(verdict.statistic) == bool(verdict.reason)
+        assert (verdict.is_poisoned is None) == bool(verdict.reason)
+        assert verdict.is_poisoned is None or math.isfinite(verdict.statistic)
     assert not bool(report.flagged[report.scores.isnan()].any())
     kept = report.kept(examples)
     assert torch.equal(kept.labels, examples.labels[~report.flagged])
@@ -91,7 +93,7 @@ def test_clean_data_are_flagged_at_the_stated_rate(case):
         of_class = report.flagged[examples.labels == label]
         if "spectral" in report.audit:
             assert int(of_class.sum()) == math.floor(1.5 * 0.1 * len(of_class))
-        elif "clustering" in report.audit:
+        elif "clustering" in report.audit:  # without clean examples by which it could be calibrated
             convicted = label in report.poisoned_labels
             assert bool(of_class.any()) == convicted
             assert int(of_class.sum()) <= len(of_class) / 2
@@ -102,6 +104,26 @@ def test_clean_data_are_flagged_at_the_stated_rate(case):
         slack = 5 * math.sqrt(variance + mean * (1 - mean) / len(examples))
         assert float(report.flagged.double().mean()) < mean + slack
         assert sum(bool(verdict.is_poisoned) for verdict in report.verdicts) <= 2
+
+
+def test_flags_come_with_a_stated_rate_or_say_that_they_have_none(case):
+    """And a plan acts on the latter only if it is told to; without clean examples there is no rate."""
+    report = audit(case, pictures()[0])
+    assert bool(report.uncalibrated) == (not case.reads_clean and not case.takes_clean)
+    if not case.reads_clean:
+        alone = case.audit(some(), trained_model(), torch.Generator().manual_seed(0))
+        assert alone.uncalibrated
+    for action in ("drop_samples", "exclude_clients"):
+        plan = {"method": case.audit, "auditor": "trusted", "action": action}
+        assert AuditPlan(**plan, allow_uncalibrated=True).acts
+        if getattr(case.audit, "uncalibrated", ""):
+            says = (
+                rf"action: must be report for \w+, which is not calibrated .*'{action}'; audit.allow_uncalibrated=true"
+            )
+            with pytest.raises(FieldError, match=says):
+                AuditPlan(**plan)
+        else:
+            assert AuditPlan(**plan).acts
 
 
 def test_a_class_of_fewer_than_ten_is_not_judged(case):

@@ -14,6 +14,7 @@ from fedrobust.audits.data_auditing import DataAuditing
 from fedrobust.component import component
 from fedrobust.compose import compose_config
 from fedrobust.config import ConfigError
+from fedrobust.evaluation.audit import data_figures
 from fedrobust.scenario import Prepared, build_scenario, prepare
 from fedrobust.study import play_rounds
 
@@ -30,6 +31,14 @@ class WhiteCorner:
             for label in labels.unique().tolist()
         )
         return DataReport("white corner", labels, flagged.double(), flagged, verdicts, "white", "white")
+
+
+@component
+class WhiteCornerAtNoRate(WhiteCorner):
+    """The same, of which nobody knows how often it is wrong."""
+
+    def __call__(self, examples, model, generator, clean=None):
+        return replace(super().__call__(examples, model, generator, clean), uncalibrated="nobody knows its rate")
 
 
 @component
@@ -121,10 +130,44 @@ def test_dropping_poison_is_training_without_it():
         assert int(trained.num_examples[client]) == len(kept)
 
 
+@pytest.mark.parametrize("auditor", ["client", "trusted"])
+def test_nothing_is_dropped_on_flags_without_a_rate_unless_the_plan_allows_it(auditor):
+    """The same updates as without an audit; the record has the reason. If it does, the flagged are left out."""
+    one = prepared("attack=badnets", "aggregator=mean", "client.vectorize=false", "num_rounds=2")
+    state, clients = one.federation.state, list(range(20))
+    plain = one.population.train(1, clients, state.vector, state.buffers)
+    for allowed in (False, True):
+        plan = AuditPlan(
+            method=WhiteCornerAtNoRate(), auditor=auditor, action="drop_samples", allow_uncalibrated=allowed
+        )
+        population = with_audit(one, plan).population
+        finding = population.audit(1, clients, state.vector, state.buffers)
+        assert finding is not None
+        assert sum(int(flags.sum()) for flags in finding.flagged.values()) > 0
+        trained = population.train(1, clients, state.vector, state.buffers)
+        assert torch.equal(trained.updates, plain.updates) == (not allowed)
+        assert data_figures(finding)["uncalibrated"] == ["nobody knows its rate"]
+
+
+def test_the_log_says_once_that_an_audit_is_not_calibrated(caplog):
+    """Of a model that has not learnt anything yet clusters say nothing: 10 % of ten classes are guessed."""
+    options = ["attack=badnets", "aggregator=mean", "num_rounds=2", "audit=activation_clustering", "audit.start=1"]
+    options += ["audit.action=drop_samples", "audit.method.min_accuracy=0.999", "audit.method.num_starts=1"]
+    rows = play_rounds(prepared(*options), 2)
+    assert [row["audit"]["num_flagged"] for row in rows] == [0, 0]
+    assert [row["audit"]["undecided_labels"] for row in rows] == [list(range(10))] * 2
+    lines = [record.message for record in caplog.records if "calibrated" in record.message]
+    assert lines[0].startswith(
+        "round 1: the audit is not calibrated, and drop_samples waits (audit.allow_uncalibrated=true allows it): the "
+        "model is right about"
+    )
+    assert len(lines) == len(set(lines))
+
+
 def test_whoever_hosts_the_clients_the_trusted_auditor_finds_the_same():
     """Clients on one node, and each on its own."""
     overrides = ("attack=badnets", "aggregator=mean", "audit=spectral_signatures", "audit.start=2", "num_rounds=3")
-    overrides = (*overrides, "audit.action=drop_samples", "client.vectorize=false")
+    overrides = (*overrides, "audit.action=drop_samples", "audit.allow_uncalibrated=true", "client.vectorize=false")
     together, apart = play_rounds(prepared(*overrides), 3), play_rounds(prepared(*overrides), 3, num_nodes=20)
     assert together[0]["audit"] is None
     for one, other in zip(together[1:], apart[1:], strict=True):

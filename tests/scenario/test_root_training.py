@@ -40,7 +40,13 @@ def test_the_root_update_is_a_benign_step_on_the_drawn_examples():
 def test_an_audit_of_clients_data_leaves_the_servers_own_alone():
     """Byte for byte the root update of a run without one, though client 0's examples were audited and some dropped."""
     plain = prepared("aggregator=fl_trust")
-    audited = prepared("aggregator=fl_trust", "audit=spectral_signatures", "audit.action=drop_samples", "audit.start=1")
+    audited = prepared(
+        "aggregator=fl_trust",
+        "audit=spectral_signatures",
+        "audit.action=drop_samples",
+        "audit.start=1",
+        "audit.allow_uncalibrated=true",
+    )
     state = plain.federation.state
     order = Order(1, tuple(range(20)), state.vector, state.buffers)
     audited.population.train(1, order.clients, state.vector, state.buffers)

@@ -25,7 +25,11 @@ NUM_CLEAN = 400
 NUM_FRESH = 250
 """Other test pictures, whose false positives are counted."""
 
-VERDICTS = ("reclassification", "silhouette", "size")
+NUM_REFERENCE = 500
+"""Test examples that clustering has: with 10 classes some 50 of each."""
+
+VERDICTS = ("reference", "reclassification", "silhouette", "size")
+"""The first by clean examples; the paper's three as they are in the paper, without any."""
 
 
 def measure(case: Case, setting: Setting) -> dict[str, Any]:
@@ -39,9 +43,10 @@ def measure(case: Case, setting: Setting) -> dict[str, Any]:
     }  # fmt: skip
     for verdict in VERDICTS if case.setting != "cifar10" else ():
         audit = ActivationClustering(layer=setting.layer, training=setting.training, verdict=verdict)
-        report = audit(examples, model, torch_generator(case.seed, "audit"))
+        clean = setting.dataset.test.subset(torch.arange(NUM_REFERENCE)) if verdict == "reference" else None
+        report = audit(examples, model, torch_generator(case.seed, "audit"), clean)
         record[verdict] = class_verdicts(case, report)
-        if verdict == "reclassification":
+        if verdict == "reference":
             record["clustering"] = clustering_quality(case, report, poisoned)
     record["spectral"] = spectral(case, setting, examples, poisoned, model)
     if case.setting != "digits":
@@ -54,6 +59,8 @@ def class_verdicts(case: Case, report: DataReport) -> dict[str, Any]:
     return {
         "target_convicted": case.target in report.poisoned_labels,
         "clean_convicted": sum(bool(verdict.is_poisoned) for verdict in clean),
+        "clean_undecided": sum(verdict.is_poisoned is None for verdict in clean),
+        "target_undecided": case.target in report.undecided_labels,
         "num_clean": len(clean),
         "target_statistic": next(one.statistic for one in report.verdicts if one.label == case.target),
         "clean_statistics": [verdict.statistic for verdict in clean],
@@ -67,6 +74,7 @@ def clustering_quality(case: Case, report: DataReport, poisoned: Tensor) -> dict
         return {"flagged": float(report.flagged.double().mean())}
     return {
         "f1_in_class": f1(report.scores[of_class] > 0, poisoned[of_class]),
+        "recall": float(report.flagged[poisoned].double().mean()),
         "f1_flagged": f1(report.flagged, poisoned),
         "auc": auc(report.scores[of_class], poisoned[of_class]),
     }

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from cases import Case, load, poison, train
 from matplotlib.ticker import PercentFormatter
+from measure import NUM_REFERENCE
 
 from fedrobust.audits import ActivationClustering, SpectralSignatures
 from fedrobust.records.plot_style import BLUE, LIGHT_ORANGE, ORANGE, legend_below, new_figure, save_figure
@@ -84,17 +85,18 @@ def rows_of(
 def clustering_table(records: dict[str, Records]) -> str:
     def cells(chosen: Records) -> list[str]:
         f1 = [one["clustering"]["f1_in_class"] for one in chosen]
-        convicted = sum(one["reclassification"]["target_convicted"] for one in chosen)
-        wrongly = sum(one["reclassification"]["clean_convicted"] for one in chosen)
-        clean = sum(one["reclassification"]["num_clean"] for one in chosen)
+        convicted = sum(one["reference"]["target_convicted"] for one in chosen)
+        undecided = sum(one["reference"]["target_undecided"] for one in chosen)
+        wrongly = sum(one["reference"]["clean_convicted"] for one in chosen)
+        clean = sum(one["reference"]["num_clean"] for one in chosen)
         return [
             spread(one["success"] for one in chosen), f"**{spread(f1)}**", f"{min(f1):.2f}",
-            f"{convicted}/{len(chosen)}", f"{wrongly}/{clean}",
+            f"{convicted}/{len(chosen)}", f"{undecided}/{len(chosen)}", f"{wrongly}/{clean}",
             spread(one["clustering"]["f1_flagged"] for one in chosen),
         ]  # fmt: skip
 
     head = ["data, model", "of the target class", "poisons", "models", "attack success", "F1 in the target class"]
-    more = ["worst", "target convicted", "clean classes convicted", "F1 of all flagged"]
+    more = ["worst", "target convicted", "cannot tell", "clean classes convicted", "F1 of all flagged"]
     return table([*head, *more], rows_of(records, CLUSTERED, cells))
 
 
@@ -104,13 +106,14 @@ def verdict_table(records: dict[str, Records]) -> str:
         for share, words in ((STRONG, "33 %"), (WEAK, "10 %"), (0.0, "clean")):
             chosen = select(records, part, share)
             row = [TITLES[part], words]
-            for verdict in ("reclassification", "silhouette", "size", "spectral"):
+            for verdict in ("reference", "reclassification", "silhouette", "size", "spectral"):
                 hits = sum(one[verdict]["target_convicted"] for one in chosen)
                 wrongly = sum(one[verdict]["clean_convicted"] for one in chosen)
                 clean = sum(one[verdict]["num_clean"] for one in chosen)
                 row.append((f"{hits}/{len(chosen)} and " if share else "") + f"{100 * wrongly / clean:.0f} %")
             rows.append(row)
-    return table(["data, model", "poison", "reclassification", "silhouette", "size", "top eigenvalue (spectral)"], rows)
+    head = ["data, model", "poison", "by clean examples", "reclassification", "silhouette", "size"]
+    return table([*head, "top eigenvalue (spectral)"], rows)
 
 
 def spectral_table(records: dict[str, Records]) -> str:
@@ -190,12 +193,18 @@ def failure_table(records: dict[str, Records]) -> str:
         found = [one["reclassification"] for one in select(records, "digits", share)]
         return f"{100 * sum(one['clean_convicted'] for one in found) / sum(one['num_clean'] for one in found):.0f} %"
 
+    def convicted(part: str, share: float) -> str:
+        found = [one["reference"]["target_convicted"] for one in select(records, part, share)]
+        return f"{sum(found)} of {len(found)}"
+
     rows = [
         [
             "activation clustering",
-            f"a third of the class: F1 {f1('digits', STRONG)} (digits), {f1('mnist', STRONG)} (MNIST)",
-            f"little poison: at 10 % F1 {f1('digits', WEAK)} (digits), {f1('mnist', WEAK)} (MNIST); "
-            f"classes with styles of their own: {wrongly(0.0)} of the classes of clean digits convicted",
+            f"a third of the class: F1 {f1('digits', STRONG)} (digits), {f1('mnist', STRONG)} (MNIST); convicted "
+            f"{convicted('digits', STRONG)} and {convicted('mnist', STRONG)}",
+            f"little poison: at 10 % F1 {f1('digits', WEAK)} (digits), {f1('mnist', WEAK)} (MNIST), convicted "
+            f"{convicted('digits', WEAK)} and {convicted('mnist', WEAK)}, as so few examples may be chance; without "
+            f"clean examples {wrongly(0.0)} of the classes of clean digits are convicted",
         ],
         [
             "spectral signatures",
@@ -228,7 +237,7 @@ def plot_clustering(records: dict[str, Records], path: Path) -> None:
         names.append(f"{words.replace(', ', chr(10))}\n{100 * share:.0f} %")
         for one in chosen:
             shift = 0.5 * float(torch.rand((), generator=torch_generator(one["seed"], one["source"]))) - 0.25
-            colour = BLUE if one["reclassification"]["target_convicted"] else ORANGE
+            colour = BLUE if one["reference"]["target_convicted"] else ORANGE
             axes.scatter(place + shift, one["clustering"]["f1_in_class"], s=16, color=colour, alpha=0.7, linewidth=0)
     for label, colour in (("target class convicted", BLUE), ("not convicted", ORANGE)):
         axes.scatter([], [], s=24, color=colour, label=label)
@@ -298,10 +307,11 @@ def plot_example(folder: Path, root: Path | None) -> None:
     examples, poisoned, _ = poison(case, setting)
     model = train(case, setting, examples, "model")
     for name, audit in (
-        ("report_clustering", ActivationClustering(layer=setting.layer, training=setting.training)),
+        ("report_clustering", ActivationClustering(layer=setting.layer)),
         ("report_spectral", SpectralSignatures(max_poison_fraction=STRONG)),
     ):
-        report = audit(examples, model, torch_generator(case.seed, "audit"))
+        clean = setting.dataset.test.subset(torch.arange(NUM_REFERENCE))
+        report = audit(examples, model, torch_generator(case.seed, "audit"), clean)
         save_figure(report.plot(poisoned), folder / f"{name}.png")
 
 
@@ -324,11 +334,11 @@ those that hold under overlays (Gao et al., ACSAC 2019, https://arxiv.org/abs/19
 or 10 % of that label. Digits (1,297 examples, MLP 128-64, three corner pixels; ten pairs of classes a seed), MNIST
 (5,000 examples, two convolutions and 64 hidden units, a white 4x4 patch; two pairs a seed, one at 10 %), CIFAR-10
 (5,000 examples, the same network; one pair a seed, each trigger). Clustering reads the layer before the last hidden
-ReLU, spectral signatures the one after it. Spectral signatures get the true share of poison as ε and filter every
-class, as the paper has it; the model is then trained anew. Every frequency detector is trained on the 5,000 clean
-training pictures of CIFAR-10 and sees all 2,000 test pictures with and without each trigger. STRIP has 400 clean test
-pictures, 20 overlays, and is shown 250 other clean ones and the triggered ones of the source class. Thresholds of
-both are set for 5 % false positives.
+ReLU, and has 500 clean test examples; spectral signatures the one after it. Spectral signatures get the true share of
+poison as ε and filter every class, as the paper has it; the model is then trained anew. Every frequency detector is
+trained on the 5,000 clean training pictures of CIFAR-10 and sees all 2,000 test pictures with and without each trigger.
+STRIP has 400 clean test pictures, 20 overlays, and is shown 250 other clean ones and the triggered ones of the source
+class. Thresholds of both are set for 5 % false positives.
 
 ```
 FEDROBUST_DATA=FOLDER python experiments/audits/data/run.py            # seeds {seeds}
@@ -349,7 +359,9 @@ Seeds {seeds}; mean ± standard deviation over models.
 {clustering}
 
 F1 in the target class asks whether its smaller cluster is the poison; F1 of all flagged also counts what is flagged in
-clean classes that the verdict convicts. Verdict: exclusionary reclassification, threshold 1 as in the paper.
+clean classes that the verdict convicts, and what is not flagged for want of one. Verdict: by clean examples, which must
+avoid the cluster (Fisher's exact test, 95 % over all classes), and not above 35 % of the class; *cannot tell* is a
+cluster above 35 %, or too small for 50 clean examples to say that they avoid it.
 
 ![F1 of every model](clustering.png)
 
@@ -357,7 +369,8 @@ clean classes that the verdict convicts. Verdict: exclusionary reclassification,
 
 ## Verdicts on classes
 
-How many poisoned target classes are convicted, and what part of the clean classes is.
+How many poisoned target classes are convicted, and what part of the clean classes is. The paper's three verdicts are
+without clean examples, and convict no cluster above 35 % of the class; nothing states how often they are wrong.
 
 {verdicts}
 

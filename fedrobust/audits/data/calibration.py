@@ -9,6 +9,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from fedrobust.audits.base import ClassVerdict, DataReport
+from fedrobust.audits.data.clean_reference import avoidance, smallest_reference
 from fedrobust.data.examples import Examples
 
 FalsePositiveRate = Annotated[float, Gt(0), Lt(0.5)]
@@ -56,6 +57,7 @@ def calibrated_report(
     score_name: str,
     tolerated_rate: float,
     confidence: float,
+    reference: tuple[Tensor, Tensor] | None,
 ) -> DataReport:
     """What an audit with a calibrated threshold says: flagged are the scores above it; for classes, `rate_verdicts`.
 
@@ -67,14 +69,16 @@ def calibrated_report(
         score_name: what the scores are.
         tolerated_rate: see `rate_verdicts`.
         confidence: likewise.
+        reference: clean labels `(M,)` and scores `(M,)` by which a class is compared with itself; see `rate_verdicts`.
     """
+    flags = None if reference is None else (reference[0].cpu(), reference[1] > threshold)
     labels, flagged = examples.labels.cpu(), scores > threshold
     return DataReport(
         audit=audit,
         labels=labels,
         scores=scores,
         flagged=flagged,
-        verdicts=tuple(rate_verdicts(labels, flagged, tolerated_rate, confidence)),
+        verdicts=tuple(rate_verdicts(labels, flagged, tolerated_rate, confidence, flags)),
         score_name=score_name,
         statistic_name=f"flagged share, {100 * confidence:g} % lower bound",
         statistic_threshold=tolerated_rate,
@@ -82,17 +86,25 @@ def calibrated_report(
     )
 
 
-def rate_verdicts(labels: Tensor, flagged: Tensor, tolerated_rate: float, confidence: float) -> list[ClassVerdict]:
-    """Convict the classes of which surely more than `tolerated_rate` is flagged.
+def rate_verdicts(
+    labels: Tensor,
+    flagged: Tensor,
+    tolerated_rate: float,
+    confidence: float,
+    reference: tuple[Tensor, Tensor] | None = None,
+) -> list[ClassVerdict]:
+    """Convict the classes of which surely more than `tolerated_rate` is flagged, and more than of their clean examples.
 
     The statistic is the lower end of a one-sided Clopper-Pearson interval for the flagged rate. The confidence holds
-    for all classes together (Bonferroni).
+    for all classes together (Bonferroni). A threshold that is set on all classes at once lets some exceed
+    `tolerated_rate` that are clean: their own clean examples tell, by Fisher's exact test (`avoidance`).
 
     Args:
         labels: `(N,)`.
         flagged: `(N,)` booleans.
         tolerated_rate: well above the false-positive rate, which differs between classes.
-        confidence: that no class below `tolerated_rate` is convicted.
+        confidence: that no class is convicted that is below `tolerated_rate`, or like its clean examples.
+        reference: labels `(M,)` of clean examples, and whether they are flagged; `None` goes by `tolerated_rate` alone.
     """
     verdicts = []
     present = torch.unique(labels).tolist()
@@ -104,7 +116,16 @@ def rate_verdicts(labels: Tensor, flagged: Tensor, tolerated_rate: float, confid
             continue
         doubt = (1 - confidence) / len(present)
         lower = float(beta.ppf(doubt, hits, n - hits + 1)) if hits else 0.0
-        verdicts.append(ClassVerdict(label, lower > tolerated_rate, lower, n))
+        is_poisoned: bool | None = lower > tolerated_rate
+        reason = ""
+        if is_poisoned and reference is not None:
+            own = reference[1][reference[0] == label]
+            is_poisoned = avoidance(hits, n, int(own.sum()), len(own)) < doubt
+            if avoidance(hits, n, 0, len(own)) >= doubt:
+                is_poisoned, needed = None, smallest_reference(hits, n, doubt)
+                few = f"{len(own)} clean examples of the class are too few to convict it"
+                reason = f"cannot tell: {few}, {needed} are needed"
+        verdicts.append(ClassVerdict(label, is_poisoned, lower, n, reason))
     return verdicts
 
 

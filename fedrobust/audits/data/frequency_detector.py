@@ -13,6 +13,7 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
+from torch import Tensor
 
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.base import DataReport, require_clean
@@ -41,7 +42,10 @@ _CALIBRATION_FRACTION = 0.25
 class FrequencyDetector:
     """Judge each picture by itself, without its label and without the model.
 
-    Not for pictures under 16 x 16, and blind to triggers that are smooth.
+    Not for pictures under 16 x 16, and blind to triggers that are smooth. The threshold is one for all classes, and of
+    a clean class several times `false_positive_rate` may be flagged. So a class is convicted only if more of it is
+    flagged than of its own clean pictures that were not trained on, a quarter of all: with a few of each there is no
+    telling. A `detector_file` comes without them, and goes by `tolerated_rate` alone.
 
     Attributes:
         false_positive_rate: of clean pictures, that the threshold lets be flagged.
@@ -50,9 +54,8 @@ class FrequencyDetector:
         batch_size: clean pictures in a step, and as many perturbed ones.
         learning_rate: of Adam.
         width: channels of the first convolution.
-        tolerated_rate: a class is convicted if surely more of it is flagged: well above the false-positive rate, which
-            differs between classes.
-        confidence: that no class below `tolerated_rate` is convicted.
+        tolerated_rate: a class is convicted if surely more of it is flagged, and more than of its clean pictures.
+        confidence: that no class is convicted that is below `tolerated_rate`, or like its clean pictures.
     """
 
     false_positive_rate: FalsePositiveRate = 0.05
@@ -89,8 +92,11 @@ class FrequencyDetector:
             ValueError: no pictures, too small ones, NaN in them, no clean ones to train on, or a file that is none.
         """
         check_pictures(examples.inputs)
+        reference = None
         if self.detector_file is None:
-            detector = self.train(require_clean(clean, "FrequencyDetector", self.smallest_clean), generator)
+            clean = require_clean(clean, "FrequencyDetector", self.smallest_clean)
+            detector, held_out = self._fit(clean, generator)
+            reference = (clean.labels.cpu()[held_out], detector.scores(clean.inputs.cpu()[held_out]))
         else:
             detector = TrainedFrequencyDetector.load(Path(self.detector_file))
         return calibrated_report(
@@ -101,6 +107,7 @@ class FrequencyDetector:
             score_name="logit of a perturbation",
             tolerated_rate=self.tolerated_rate,
             confidence=self.confidence,
+            reference=reference,
         )
 
     @property
@@ -114,11 +121,16 @@ class FrequencyDetector:
         Raises:
             ValueError: fewer clean pictures than `smallest_clean`, or what is no picture.
         """
+        return self._fit(clean, generator)[0]
+
+    def _fit(self, clean: Examples, generator: torch.Generator) -> tuple[TrainedFrequencyDetector, Tensor]:
+        """The detector, and the rows of the clean pictures that it was not trained on."""
         shape = check_pictures(clean.inputs)
         require_clean(clean, "FrequencyDetector", self.smallest_clean)
         order = torch.randperm(len(clean), generator=generator)
         pictures = clean.inputs.cpu()[order]
-        held_out, pictures = pictures.tensor_split([round(_CALIBRATION_FRACTION * len(clean))])
+        num_held_out = round(_CALIBRATION_FRACTION * len(clean))
+        held_out, pictures = pictures.tensor_split([num_held_out])
         with seeded_initialisation(int(torch.randint(2**62, (), generator=generator)), "frequency detector"):
             network = FrequencyNetwork(shape, self.width)
         transforms = dct(pictures)
@@ -134,4 +146,5 @@ class FrequencyDetector:
                 optimizer.step()
         detector = TrainedFrequencyDetector(network.eval(), 0.0, self.false_positive_rate, shape, self.width)
         threshold = calibrated_threshold(detector.scores(held_out), self.false_positive_rate)
-        return TrainedFrequencyDetector(network, threshold, self.false_positive_rate, shape, self.width)
+        calibrated = TrainedFrequencyDetector(network, threshold, self.false_positive_rate, shape, self.width)
+        return calibrated, order[:num_held_out]

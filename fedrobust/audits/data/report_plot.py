@@ -40,7 +40,8 @@ def _heading(report: "DataReport") -> str:
     convicted = ", ".join(map(str, report.poisoned_labels)) or "none"
     num_flagged = int(report.flagged.sum())
     name = report.audit[0].upper() + report.audit[1:]
-    return f"{name}: {num_flagged} of {len(report.flagged)} examples flagged; classes convicted: {convicted}"
+    rate = ", at no stated rate of false alarms" if report.uncalibrated else ""
+    return f"{name}: {num_flagged} of {len(report.flagged)} examples flagged; classes convicted: {convicted}{rate}"
 
 
 def _draw_scores(axes: Axes, report: "DataReport", poisoned: Tensor | None) -> None:

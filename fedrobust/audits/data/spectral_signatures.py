@@ -48,6 +48,11 @@ class SpectralSignatures:
     layer: str | None = None
     max_anomaly_index: Positive = 3.5
 
+    @property
+    def uncalibrated(self) -> str:
+        """Why its flags and verdicts have no stated rate of false alarms."""
+        return "1.5ε of every class are flagged, poison or not, and eigenvalues are compared among classes alone"
+
     def check(self, model: AuditedModel, examples: Examples, clean: Examples) -> None:
         """Look whether there is the layer.
 
@@ -88,6 +93,7 @@ class SpectralSignatures:
             score_name="squared projection on the top singular direction",
             statistic_name="anomaly index of the top eigenvalue",
             statistic_threshold=self.max_anomaly_index,
+            uncalibrated=self.uncalibrated,
         )
 
     def num_removed(self, class_size: int) -> int:

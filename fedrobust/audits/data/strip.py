@@ -28,15 +28,17 @@ from fedrobust.data.examples import Examples
 class Strip:
     """Flag the inputs for which the model is sure of itself with any clean picture laid over them.
 
-    Half of the clean examples, drawn at random, are laid over inputs; the other half sets the threshold.
+    Half of the clean examples, drawn at random, are laid over inputs; the other half sets the threshold. It is one for
+    all classes, and some have more inputs that the model is sure of than others: of a clean class several times
+    `false_positive_rate` may be flagged. So a class is convicted only if more of it is flagged than of its own clean
+    examples, all of which are scored, with the other half laid over them.
 
     Attributes:
         false_positive_rate: of clean inputs, that the threshold lets be flagged.
         num_overlays: N of the paper, clean pictures laid over each input, one at a time.
         blend: `sum` adds the two and clips to [0, 1], as the paper's code; `mean` averages them.
-        tolerated_rate: a class is convicted if surely more of it is flagged: well above the false-positive rate, which
-            differs between classes.
-        confidence: that no class below `tolerated_rate` is convicted.
+        tolerated_rate: a class is convicted if surely more of it is flagged, and more than of its clean examples.
+        confidence: that no class is convicted that is below `tolerated_rate`, or like its clean examples.
     """
 
     false_positive_rate: FalsePositiveRate = 0.05
@@ -77,10 +79,10 @@ class Strip:
         self.check(model, examples, clean)
         order = torch.randperm(len(clean), generator=generator).to(clean.inputs.device)
         overlays, held_out = clean.inputs[order].tensor_split([len(clean) // 2])
-        threshold = calibrated_threshold(
-            -self.entropies(held_out, overlays, model, generator), self.false_positive_rate
-        )
+        held_out_scores = -self.entropies(held_out, overlays, model, generator)
+        threshold = calibrated_threshold(held_out_scores, self.false_positive_rate)
         scores = -self.entropies(examples.inputs, overlays, model, generator)
+        turned = -self.entropies(overlays, held_out, model, generator)  # each half is laid over the other
         return calibrated_report(
             "STRIP",
             examples,
@@ -89,6 +91,7 @@ class Strip:
             score_name="negative entropy under overlays (bits)",
             tolerated_rate=self.tolerated_rate,
             confidence=self.confidence,
+            reference=(clean.labels[order], torch.cat([turned, held_out_scores])),
         )
 
     def entropies(self, inputs: Tensor, overlays: Tensor, model: AuditedModel, generator: torch.Generator) -> Tensor:

@@ -120,5 +120,11 @@ def test_a_benign_provider_never_looks_at_the_attack():
 
 def test_an_audit_of_clients_data_leaves_the_provider_alone():
     """It is no client: the same bytes whatever is dropped from the clients' examples in round 1."""
-    audit = ["audit=spectral_signatures", "audit.action=drop_samples", "audit.auditor=client", "audit.start=1"]
+    audit = [
+        "audit=spectral_signatures",
+        "audit.action=drop_samples",
+        "audit.auditor=client",
+        "audit.start=1",
+        "audit.allow_uncalibrated=true",
+    ]
     assert torch.equal(made().federation.state.vector, made(*audit).federation.state.vector)

@@ -19,5 +19,9 @@ def examples_of(*classes: torch.Tensor) -> Examples:
     return Examples(torch.cat(classes).float(), labels)
 
 
+def joined(first: Examples, second: Examples) -> Examples:
+    return Examples(torch.cat([first.inputs, second.inputs]), torch.cat([first.labels, second.labels]))
+
+
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

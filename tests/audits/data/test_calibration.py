@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import fisher_exact
 
 from fedrobust.audits.data.calibration import calibrated_threshold, rate_verdicts, smallest_calibration
 
@@ -42,3 +43,40 @@ def test_verdicts_by_the_lower_bound_of_a_rate():
     assert all_flagged.is_poisoned is True
     assert (none_flagged.statistic, none_flagged.is_poisoned) == (0.0, False)
     assert (few.is_poisoned, few.num_examples) == (None, 9)
+
+
+@pytest.mark.parametrize(
+    ("hits", "clean_hits", "num_clean", "is_poisoned"),
+    [
+        (60, 0, 50, True),
+        (60, 1, 50, True),
+        (60, 15, 50, False),  # a class of which 30 % is flagged when it is clean
+        (60, 0, 10, None),  # (200 / 210)^60 = 0.05, above 0.025
+        (60, 0, 0, None),
+        (10, 0, 50, False),  # 5 %: tolerated
+    ],
+)
+def test_a_class_is_compared_with_its_own_clean_examples(hits, clean_hits, num_clean, is_poisoned):
+    """200 of two classes each, `hits` of the first flagged; scipy's exact test of Fisher says which are alike."""
+    labels, flagged = torch.arange(2).repeat_interleave(200), torch.zeros(400, dtype=torch.bool)
+    flagged[:hits] = True
+    reference = (torch.zeros(num_clean, dtype=torch.int64), torch.arange(num_clean) < clean_hits)
+    first, second = rate_verdicts(labels, flagged, 0.15, 0.95, reference)
+    assert first.is_poisoned is is_poisoned
+    assert second.is_poisoned is False
+    assert first.reason.startswith(f"cannot tell: {num_clean} clean examples of the class") == (is_poisoned is None)
+    table = [[clean_hits, num_clean - clean_hits], [hits, 200 - hits]]
+    differs = fisher_exact(table, alternative="less").pvalue < 0.05 / 2
+    assert bool(first.is_poisoned) == (differs and hits > 0.2 * 200)
+
+
+def test_classes_that_differ_when_clean_are_convicted_at_the_stated_rate():
+    """Ten classes of which from 2 to 40 % are flagged, poison or not, 300 times: at most 5 %, within five sigma."""
+    generator = torch.Generator().manual_seed(0)
+    rates, accused = torch.linspace(0.02, 0.4, 10), 0
+    labels, clean_labels = torch.arange(10).repeat_interleave(130), torch.arange(10).repeat_interleave(50)
+    for _ in range(300):
+        flagged, clean = (torch.rand(len(of), generator=generator) < rates[of] for of in (labels, clean_labels))
+        verdicts = rate_verdicts(labels, flagged, 0.15, 0.95, (clean_labels, clean))
+        accused += any(verdict.is_poisoned for verdict in verdicts)
+    assert accused / 300 < 0.05 + 5 * math.sqrt(0.05 * 0.95 / 300)
