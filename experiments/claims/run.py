@@ -81,7 +81,7 @@ def draw(results: Results, names: Sequence[str], path: Path) -> None:
         for place, one in enumerate(cells):
             color = "white" if one.mean() > 0.6 else "black"
             text = f"{100 * one.mean():.0f} %, at most {100 * one.max():.0f} %"
-            axes.text(place, row, text, ha="center", va="center", fontsize=8, color=color)
+            axes.text(place, row, text, ha="center", va="center", fontsize=7, color=color)
     figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=0, symbol=" %"), shrink=0.5)
     save_figure(figure, path)
 
