@@ -89,15 +89,23 @@ def draw(runs: dict[str, list[Run]], path: Path) -> None:
         for one in success:
             axes.plot(rounds, one, color=COLOURS[attack], alpha=0.3, linewidth=1)
         axes.plot(rounds, success.mean(axis=0), color=COLOURS[attack], linewidth=2.2, label=NAMES[attack])
+        short = NAMES[attack].partition(":")[0]
         accuracy = np.array([run.accuracy for run in of_attack]).mean(axis=0)
-        axes.plot(rounds, accuracy, color=COLOURS[attack], linestyle="--", linewidth=1.2, label="clean accuracy")
+        axes.plot(
+            rounds, accuracy, color=COLOURS[attack], linestyle="--", linewidth=1.2, label=f"clean accuracy, {short}"
+        )
     for shot in (12, 14, 16, LAST_SHOT):
         axes.axvline(shot, color="0.7", linewidth=0.8, zorder=0)
     axes.set(xlabel="round", ylabel="share of test examples", ylim=(-0.02, 1.02), xlim=(0, rounds[-1]))
-    axes.set_title("Attack success of the global trigger, MNIST, single shot", loc="left", fontweight="bold", pad=18)
+    axes.set_title(
+        "Attack success of the global trigger, MNIST, single shot (thick: mean of seeds)",
+        loc="left",
+        fontweight="bold",
+        pad=18,
+    )
     axes.text(12, 1.03, " DBA's shots; the twin's is the last", fontsize=8, color="0.4")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=2, loc="lower right")
+    figure.legend(frameon=False, ncols=2, loc="outside lower center")
     figure.savefig(path, dpi=150)
 
 
