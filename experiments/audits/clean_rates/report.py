@@ -1,6 +1,6 @@
 """README.md, from what `run.py` measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,8 @@ def detection_cells(found: Rows) -> list[str]:
 
 
 def refusals(cells: dict[Key, dict[str, Any]]) -> str:
-    found: Iterable[str] = {
-        f"- {row['dataset']}, {row['audit']}: {row['refusal']}" for row in cells.values() if "refusal" in row
-    }
-    return "\n".join(sorted(found))
+    found = {(row["dataset"], row["audit"]): row["refusal"] for row in cells.values() if "refusal" in row}
+    return "\n".join(f"- {dataset}, {audit}: {refusal}" for (dataset, audit), refusal in found.items())
 
 
 README = """# Audits of clean data and clean models, and of triggers other than the usual
@@ -172,5 +170,7 @@ Digits that settings were chosen on:
 
 Three models a row, seeds 101 to 103. Where poison is half of the target class, the default of activation clustering
 says that it cannot tell, and names the part that clean examples avoid; with `max_poison_fraction=0.8` it convicts that
-part.
+part. Models of one seed share their data and the auditor's: where these happen to differ in a class, they do for all
+eight. So class 4, wrongly convicted in three models by the default, is of seed 102 alone, at 1 - p between 0.953 and
+0.991 where 0.95 convicts.
 """

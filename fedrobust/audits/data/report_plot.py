@@ -40,7 +40,7 @@ def _heading(report: "DataReport") -> str:
     convicted = ", ".join(map(str, report.poisoned_labels)) or "none"
     num_flagged = int(report.flagged.sum())
     name = report.audit[0].upper() + report.audit[1:]
-    rate = ", at no stated rate of false alarms" if report.uncalibrated else ""
+    rate = " (not calibrated)" if report.uncalibrated else ""
     return f"{name}: {num_flagged} of {len(report.flagged)} examples flagged; classes convicted: {convicted}{rate}"
 
 
