@@ -89,5 +89,5 @@ def test_the_default_shot_puts_the_backdoor_in(trigger, target, seed):
 @pytest.mark.parametrize("target", [1, 5])
 @pytest.mark.parametrize("seed", [21, 22, 23])
 def test_the_default_shot_with_other_triggers_targets_and_seeds(trigger, target, seed):
-    """A noise blended in at a fifth is harder to learn from 33 stamped examples, so it has a bound of its own."""
+    """Noise that is blended in at a fifth is harder to learn from 33 stamped examples: it has a bound of its own."""
     assert success_after_the_default_shot(trigger, target, seed) >= (0.8 if trigger == "blend" else 0.9)

@@ -24,7 +24,9 @@ class Neurotoxin:
     Departs: the paper projects in every local step, here the trained update is projected once. The paper goes by the
         aggregate of the round before; G - G' is that aggregate if a malicious client took part in that round, and the
         sum of the aggregates since if none did. The authors' code goes by a gradient on benign clients' examples
-        instead. Until a malicious client has received two models, updates are sent whole.
+        instead. Until a malicious client has received two models, updates are sent whole. The backdoor is not shown to
+        last longer than a plain one: on digits it does not (`experiments/neurotoxin`; 22 against 44 % of success are
+        left 40 rounds after the attack, 37 against 49 % of what either had).
 
     Attributes:
         top_fraction: κ, the fraction of coordinates left to honest clients.
