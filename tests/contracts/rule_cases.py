@@ -90,7 +90,7 @@ CASES: dict[str, Case] = {
     "spectral_filter_quantum_entropy": case(SpectralFilter(direction="quantum_entropy", **F)),
     "sever": case(Sever(**F)),
     "sever_three_rounds": case(Sever(num_rounds=3, **F), ONE_DIRECTION),
-    "randomised_sever": case(RandomisedSever(**F)),
+    "randomised_sever": case(RandomisedSever(**F), KEEPS_FEW),
     "no_regret_filter": case(NoRegretFilter(**F)),
     "fl_trust": case(FLTrust(), NO_ROTATION, ABOUT_ORIGIN, OWN_SCALE, NO_AVERAGE, KEEPS_FEW),
     "fools_gold": case(FoolsGold(), ABOUT_ORIGIN, NO_BREAKDOWN, KEEPS_FEW),

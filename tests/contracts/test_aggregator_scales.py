@@ -12,7 +12,7 @@ import torch
 from rule_cases import CASES, sample
 from torch import Tensor
 
-from fedrobust.aggregators import CentredClipping, GeometricMedian, RoundContext, SpectralFilter
+from fedrobust.aggregators import CentredClipping, RoundContext, SpectralFilter
 from fedrobust.aggregators.base import Aggregate, apply_rule
 from fedrobust.types import UnusableUpdatesError
 
@@ -34,8 +34,6 @@ def answer(name: str, points: Tensor, unit: float) -> Aggregate:
         rule = replace(rule, max_norm=rule.max_norm * unit)
     if isinstance(rule, SpectralFilter) and rule.sigma is not None:
         rule = replace(rule, sigma=rule.sigma * unit)
-    if isinstance(rule, GeometricMedian):
-        rule = replace(rule, smoothing=rule.smoothing * unit)
     root = torch.full((points.shape[1],), unit, dtype=points.dtype)
     return apply_rule(rule, points, None, RoundContext(root_update=root))
 

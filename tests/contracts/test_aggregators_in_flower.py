@@ -59,6 +59,8 @@ def play(rule: object, **options: object) -> tuple[RobustStrategy, Vector]:
         fraction_evaluate=0,
         seed=SEED,
         root_update=lambda round_number, arrays: record(trained(SERVER, round_number, flat(arrays))),
+        weights="num_examples",
+        sampling_confidence=None,
         **options,
     )
     start = record(np.zeros(23, np.float32))
