@@ -33,6 +33,7 @@ class Filtered:
         removed_beyond_budget: the mass, in points, that this weighting lacks beyond what might be removed.
         num_refused: steps that were not taken, since they would have removed most of the points left.
         lowest_within_budget: the smallest top eigenvalue of a weighting within the budget; `None` if this is one.
+        num_alike: points that the step beyond the budget took at one go, but for a tenth of their weight at most.
     """
 
     weights: Weights
@@ -44,6 +45,7 @@ class Filtered:
     removed_beyond_budget: float = 0.0
     num_refused: int = 0
     lowest_within_budget: float | None = None
+    num_alike: int = 0
 
     def diagnostics(self) -> dict[str, float]:
         """What is worth a line in the log."""

@@ -90,7 +90,8 @@ def soft_filter_along(
     relative = relative_projections(top, weights)
     current = best = Filtered(weights, relative, top.eigenvalue, top.eigenvalue, 0)
     iterations: list[Iteration] = []
-    left, beyond, num_refused, falls = float(n), 0.0, 0, True
+    left, beyond, falls = float(n), 0.0, True
+    num_refused = num_alike = 0
     while max_removed > 0 and (beyond <= _ROUNDING or falls) and not _is_calm(top.eigenvalue, max_eigenvalue):
         factors = 1 - relative
         after = weights * factors.where(factors > _ROUNDING, 0.0)
@@ -99,6 +100,8 @@ def soft_filter_along(
         if beyond > _ROUNDING and float(weights[relative >= AS_FAR].sum()) > before / 2:
             num_refused = 1
             break
+        if beyond > _ROUNDING:
+            num_alike = max(num_alike, int((relative.where(weights > 0, 0.0) >= AS_FAR).sum()))
         weights = after
         iterations.append(Iteration(statistic=top.eigenvalue, threshold=max_eigenvalue, removed=before - left))
         previous = top.eigenvalue
@@ -110,7 +113,7 @@ def soft_filter_along(
         )
         if beyond > _ROUNDING:
             lowest = best.eigenvalue if best.lowest_within_budget is None else best.lowest_within_budget
-            current = replace(current, removed_beyond_budget=beyond, lowest_within_budget=lowest)
+            current = replace(current, removed_beyond_budget=beyond, lowest_within_budget=lowest, num_alike=num_alike)
         if current.eigenvalue < best.eigenvalue:
             best = current
     answer = current if _is_calm(current.eigenvalue, max_eigenvalue) else best
@@ -124,8 +127,8 @@ def _is_calm(eigenvalue: float, max_eigenvalue: float | None) -> bool:
 def tell_of_budget(method: str, filtered: Filtered, max_removed: float) -> None:
     """One notice where the step that ended `method` decided the answer, or was refused.
 
-    Decided: its top eigenvalue is less than a tenth of any within the budget. A step that lowers it by less is in the
-    diagnostics alone.
+    Decided: its top eigenvalue is less than a tenth of any within the budget, and more than f points that are alike
+    left in it. Any other step is in the diagnostics alone.
     """
     n = len(filtered.weights)
     if filtered.num_refused:
@@ -133,8 +136,10 @@ def tell_of_budget(method: str, filtered: Filtered, max_removed: float) -> None:
             f"{method}: the last step was not taken, since most of {n} points are equally far out along the top "
             "direction: two groups of honest ones, or nearly half are malicious"
         )
-    elif filtered.lowest_within_budget is not None and filtered.eigenvalue < _DECISIVE * filtered.lowest_within_budget:
+        return
+    lowest, num_alike = filtered.lowest_within_budget, filtered.num_alike
+    if lowest is not None and filtered.eigenvalue < _DECISIVE * lowest and num_alike > max_removed / 2:
         notice(
-            f"{method}: more than the budget of {max_removed:g} of {n} points was removed, since those alike left "
-            "together; more seem to be malicious than assumed"
+            f"{method}: {num_alike} of {n} points that are alike left together, beyond the budget of {max_removed:g}; "
+            f"more seem to be malicious than the {max_removed / 2:g} assumed"
         )
