@@ -27,7 +27,7 @@ from fedrobust.study import markdown_table, study_parser
 HERE = Path(__file__).parent
 Array = NDArray[np.float64]
 SHAPES = ((10, 20), (20, 1000), (50, 50), (100, 200))
-CONSTANT_SHAPES = {"chosen on": ((250, 5), (400, 20), (60, 200)), "held out": ((300, 8), (1000, 30), (100, 50))}
+CONSTANT_SHAPES = {"first shapes": ((250, 5), (400, 20), (60, 200)), "other shapes": ((300, 8), (1000, 30), (100, 50))}
 LAWS = ("isotropic", "anisotropic", "t3", "two groups")
 FRACTIONS = (0.1, 0.2, 0.3)
 TOLD = (0.4, 0.5, 0.75, 1.0, 1.5)
