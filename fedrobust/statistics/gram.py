@@ -379,7 +379,7 @@ def _sound_gram(
         gram = _gram(piece, about, chunk_size, precision)
         # A row beyond 1e19 overflows its float32 products, and must not take the others along; below 1e-19 they are 0.
         if precision == torch.float32 and (
-            not all_finite(gram) or _has_lost(piece, about, gram.diagonal() < _least_sum(piece, precision), zero_row)
+            not all_finite(gram) or _has_lost(piece, about, gram.diagonal(), _least_sum(piece, precision), zero_row)
         ):
             del gram
             gram = _gram(piece, about, chunk_size, torch.float64)
@@ -392,18 +392,20 @@ def _sound_gram(
     if not math.isfinite(4 * len(norms) * float(norms.max())):  # what follows adds them up
         raise UnusableUpdatesError(_TOO_LARGE)
     # A row so short among others counts as zero, as it would be rounded to; but not if it is the typical one.
-    if float(norms.median()) < least and any(
-        _has_lost(one, centre(one), norms < least, zero_row) for one in (piece() for piece in pieces)
+    if (
+        float(norms.min()) < least
+        and float(norms.median()) < least
+        and any(_has_lost(one, centre(one), norms, least, zero_row) for one in (piece() for piece in pieces))
     ):
         raise UnusableUpdatesError(_TOO_SMALL)
     return gram
 
 
-def _has_lost(points: Points, centre: Vector | None, is_short: Tensor, zero_row: int | None) -> bool:
-    """Whether one of the rows of short sums is away from the centre all the same."""
-    if not bool(is_short.any()):
+def _has_lost(points: Points, centre: Vector | None, sums: Tensor, least: float, zero_row: int | None) -> bool:
+    """Whether one of the rows whose sums are below `least` is away from the centre all the same."""
+    if float(sums.min()) >= least:
         return False
-    rows = [row for row in is_short.nonzero().flatten().tolist() if row != zero_row]
+    rows = [row for row in (sums < least).nonzero().flatten().tolist() if row != zero_row]
     for where, chunk in column_chunks(points) if rows else ():
         short = chunk[rows]
         if bool((short if centre is None else short != centre[where].to(short)).any()):

@@ -1,0 +1,76 @@
+"""The matrix of faults: every test here is one try of a fault, and docs/reliability.md is written from what they got.
+
+A test names its fault by `@pytest.mark.fault(area, title, promised)`; tries are its parameters, or what the test counts
+by `count_tries`. All of them, slow ones included, and the page:
+
+    pytest tests/faults -m "slow or not slow" --write-reliability
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+_TRIES = pytest.StashKey[int]()
+_GOT = pytest.StashKey[dict[tuple[str, str, str], list[int]]]()
+
+HEAD = """# What goes wrong, and what happens then
+
+Each line is a fault that the tests in [tests/faults](../tests/faults) cause on purpose: how often they tried it, in how
+many different ways, what is promised, and how often it was kept. None may end in silence: a run goes on to the same
+bytes, or says in one line what is wrong and what to do. This page is written by
+
+    pytest tests/faults -m "slow or not slow" --write-reliability
+
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-reliability", action="store_true", help="write docs/reliability.md from what tests got")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_GOT] = {}
+
+
+@pytest.fixture
+def count_tries(request: pytest.FixtureRequest) -> Callable[[int], None]:
+    """For a test that makes several tries: how many it made."""
+
+    def count(number: int) -> None:
+        request.node.stash[_TRIES] = number
+
+    return count
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    """Count tries, and those that got what is promised."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    marker = item.get_closest_marker("fault")
+    if marker is None or (report.when != "call" and not report.failed) or report.skipped:
+        return
+    tries = item.stash.get(_TRIES, 1)
+    counts = item.config.stash[_GOT].setdefault(marker.args, [0, 0])
+    counts[0] += tries
+    counts[1] += tries if report.passed else 0
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not session.config.getoption("--write-reliability", default=False):
+        return
+    got = session.config.stash[_GOT]
+    lines = []
+    for area in sorted({area for area, _, _ in got}):
+        lines += [f"## {area}", "", "| fault | tries | promised | got |", "|---|--:|---|---|"]
+        for (where, title, promised), (tries, kept) in sorted(got.items()):
+            if where == area:
+                result = "so each time" if kept == tries else f"**{kept} of {tries}**"
+                lines.append(f"| {title} | {tries} | {promised} | {result} |")
+        lines.append("")
+    total, kept = (sum(counts[index] for counts in got.values()) for index in (0, 1))
+    summary = f"{total} tries of {len(got)} faults; {kept} got what is promised.\n\n"
+    PAGE.write_text(HEAD + summary + "\n".join(lines).rstrip() + "\n")
