@@ -48,13 +48,13 @@ class CovarianceDirection:
         self._moments = Moments(points)
         self._entropy_alpha = entropy_alpha
 
-    def __call__(self, weights: Weights, near: TopDirection | None = None) -> TopDirection:
-        """The direction under `weights` `(n,)` float64 on the CPU; the search starts at `near`."""
+    def __call__(self, weights: Weights, near: TopDirection | None = None, enough: float | None = None) -> TopDirection:
+        """The direction under `weights` `(n,)` float64 on the CPU; the search starts at `near`, ends at `enough`."""
         self._moments.update(weights)
         covariance = self._moments.covariance()
         if self._entropy_alpha is not None:
             return self._entropy_scores(covariance, self._entropy_alpha)
-        eigenvalue, vector = top_eigenpair(covariance, None if near is None else near.eigenvector)
+        eigenvalue, vector = top_eigenpair(covariance, None if near is None else near.eigenvector, enough)
         if eigenvalue <= 0:  # all points coincide
             return self._nothing(vector)
         direction = torch.from_numpy(vector).to(self._points.device)

@@ -36,12 +36,13 @@ class ShrinkingSample:
         self._gram = gram
         self._members = torch.empty(0, dtype=torch.int64)
 
-    def __call__(self, weights: Weights, near: TopDirection | None = None) -> TopDirection:
+    def __call__(self, weights: Weights, near: TopDirection | None = None, enough: float | None = None) -> TopDirection:
         """The top direction of the points of weight 1; the squared projections of the others are 0.
 
         Args:
             weights: `(n,)` float64, 0 or 1, at least one of them 1.
             near: the result of the last call; without it the eigenbasis is computed anew.
+            enough: not looked at: a step is cheap here.
         """
         kept = weights > 0
         if near is not None and len(self._members) - int(kept.sum()) <= _MAX_LOST:

@@ -52,7 +52,7 @@ def gram_direction(gram: Tensor, entropy_alpha: float | None = None) -> Directio
     if entropy_alpha is None:
         return partial(top_direction, gram)
 
-    def scores(weights: Weights, near: TopDirection | None = None) -> TopDirection:
+    def scores(weights: Weights, near: TopDirection | None = None, enough: float | None = None) -> TopDirection:
         return quantum_entropy_direction(gram, weights, entropy_alpha)
 
     return on_one_thread(scores)
@@ -105,7 +105,9 @@ def soft_filter_along(
         weights = after
         iterations.append(Iteration(statistic=top.eigenvalue, threshold=max_eigenvalue, removed=before - left))
         previous = top.eigenvalue
-        top = direction(weights, near=top)
+        # Beyond the budget a weighting must have less variance than any so far; how much more it has does not matter.
+        enough = max(best.eigenvalue, _SHARP * previous) if beyond > _ROUNDING else None
+        top = direction(weights, near=top, enough=enough)
         falls = top.eigenvalue < _SHARP * previous
         relative = relative_projections(top, weights)
         current = Filtered(

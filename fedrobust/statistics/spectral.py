@@ -28,6 +28,9 @@ _KRYLOV_SIZE = 20
 _MAX_RESTARTS = 60
 """By then LAPACK would have been as fast: eigenvalues so close together are left to it."""
 
+_TOLERANCE, _ROUGH_TOLERANCE = 1e-10, 1e-3
+"""Of an eigenvector. Any vector's variance is a lower bound of the largest, so a rough one may be enough."""
+
 
 @dataclass(frozen=True)
 class TopDirection:
@@ -53,27 +56,36 @@ class Direction(Protocol):
     There is one over the Gram matrix, for n < d, and one over the covariance, for n >= d; the filters know neither.
     """
 
-    def __call__(self, weights: Weights, near: TopDirection | None = None) -> TopDirection:
-        """The direction under `weights` `(n,)`, not all zero; `near` is the result for a similar weighting."""
+    def __call__(self, weights: Weights, near: TopDirection | None = None, enough: float | None = None) -> TopDirection:
+        """The direction under `weights` `(n,)`, not all zero.
+
+        Args:
+            weights: of the points.
+            near: the result for a similar weighting.
+            enough: a variance at which the search may end: any direction with at least that will do.
+        """
         ...
 
 
-def top_direction(gram: Tensor, weights: Weights, near: TopDirection | None = None) -> TopDirection:
+def top_direction(
+    gram: Tensor, weights: Weights, near: TopDirection | None = None, enough: float | None = None
+) -> TopDirection:
     """The top eigenpair of Σ wᵢ(xᵢ - μ_w)(xᵢ - μ_w)ᵀ, as the n x n eigenproblem √w·K_c·√w.
 
     Args:
         gram: `(n, n)` float64, about any centre.
         weights: `(n,)` float64, non-negative, not all zero; normalised here.
         near: the result for a similar weighting, where the search starts.
+        enough: any direction with at least this variance will do.
     """
     find = _top_direction if len(gram) <= _UNTHREADED_UP_TO else _top_direction_on_one_thread
-    return find(gram, weights, near)
+    return find(gram, weights, near, enough)
 
 
-def _top_direction(gram: Tensor, weights: Weights, near: TopDirection | None) -> TopDirection:
+def _top_direction(gram: Tensor, weights: Weights, near: TopDirection | None, enough: float | None) -> TopDirection:
     normalised = weights / weights.sum()
     root = normalised.sqrt()
-    found = _lanczos(gram.numpy(), root.numpy(), near) if len(gram) > _DENSE_UP_TO else None
+    found = _lanczos(gram.numpy(), root.numpy(), near, enough) if len(gram) > _DENSE_UP_TO else None
     eigenvalue, eigenvector = _lapack(gram, normalised) if found is None else found
     if eigenvalue <= 0:  # all points coincide
         return TopDirection(0.0, torch.zeros_like(root), eigenvector)
@@ -89,11 +101,14 @@ _top_direction_on_one_thread = on_one_thread(_top_direction)
 
 @on_one_thread
 def top_eigenpair(
-    matrix: NDArray[np.float64], near: NDArray[np.float64] | None = None
+    matrix: NDArray[np.float64], near: NDArray[np.float64] | None = None, enough: float | None = None
 ) -> tuple[float, NDArray[np.float64]]:
-    """The largest eigenvalue of a symmetric matrix `(d, d)` and its unit eigenvector; the search starts at `near`."""
+    """The largest eigenvalue of a symmetric matrix `(d, d)` and its unit eigenvector; the search starts at `near`.
+
+    With `enough`, any unit vector will do along which the matrix has at least that value, which is returned with it.
+    """
     d = len(matrix)
-    found = _search(lambda vector: matrix @ vector.ravel(), d, near) if d > _DENSE_UP_TO else None
+    found = _search(lambda vector: matrix @ vector.ravel(), d, near, enough) if d > _DENSE_UP_TO else None
     if found is not None:
         return found
     return _largest(matrix)
@@ -132,7 +147,7 @@ def _lapack(gram: Tensor, normalised: Weights) -> tuple[float, NDArray[np.float6
 
 
 def _lanczos(
-    gram: NDArray[np.float64], root: NDArray[np.float64], near: TopDirection | None
+    gram: NDArray[np.float64], root: NDArray[np.float64], near: TopDirection | None, enough: float | None
 ) -> tuple[float, NDArray[np.float64]] | None:
     """The top eigenpair, or `None` where this iteration does not find it.
 
@@ -145,11 +160,14 @@ def _lanczos(
         product = root * (gram @ (root * (vector - root * (root @ vector))))
         return np.asarray(product - root * (root @ product))
 
-    return _search(multiply, n, None if near is None else near.eigenvector)
+    return _search(multiply, n, None if near is None else near.eigenvector, enough)
 
 
 def _search(
-    multiply: Callable[[NDArray[np.float64]], NDArray[np.float64]], n: int, near: NDArray[np.float64] | None
+    multiply: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    n: int,
+    near: NDArray[np.float64] | None,
+    enough: float | None,
 ) -> tuple[float, NDArray[np.float64]] | None:
     """The top eigenpair of a symmetric operator by Lanczos, or `None` where this iteration does not find it."""
     # Some noise always, for the last direction may be orthogonal to this one; seeded, so the answer is too.
@@ -162,10 +180,18 @@ def _search(
     # ARPACK's tolerance is absolute below 4e-11. By a power of two, so that no digit changes.
     unit = 2.0 ** (math.frexp(float(np.abs(first).max()))[1] - 1)
     operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=lambda v: multiply(v) / unit, dtype=np.float64)
-    try:
-        values, vectors = scipy.sparse.linalg.eigsh(
-            operator, k=1, which="LA", v0=start, tol=1e-10, ncv=_KRYLOV_SIZE, maxiter=_MAX_RESTARTS
-        )
-    except scipy.sparse.linalg.ArpackError:
-        return None
-    return float(values[0]) * unit, np.ascontiguousarray(vectors[:, 0])
+
+    def find(tolerance: float) -> tuple[float, NDArray[np.float64]] | None:
+        try:
+            values, vectors = scipy.sparse.linalg.eigsh(
+                operator, k=1, which="LA", v0=start, tol=tolerance, ncv=_KRYLOV_SIZE, maxiter=_MAX_RESTARTS
+            )
+        except scipy.sparse.linalg.ArpackError:
+            return None
+        return float(values[0]) * unit, np.ascontiguousarray(vectors[:, 0])
+
+    if enough is not None:
+        rough = find(_ROUGH_TOLERANCE)
+        if rough is not None and rough[0] >= enough:
+            return rough
+    return find(_TOLERANCE)

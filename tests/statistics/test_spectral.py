@@ -52,3 +52,20 @@ def test_equal_eigenvalues() -> None:
         eigenvalue, vector = top_eigenpair((matrix + matrix.T) / 2)
         assert eigenvalue == pytest.approx(1, abs=1e-12)
         assert float(vector @ vector) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [160, 300, 700])
+@pytest.mark.parametrize("part", [0.3, 0.9, 0.98, 1.02, 2.0])
+def test_a_search_may_end_at_any_direction_with_enough_variance(n: int, part: float) -> None:
+    points = torch.randn(n, 2 * n, dtype=torch.float64, generator=torch_generator(3, "enough", n))
+    gram, weights = points @ points.T, torch.rand(n, dtype=torch.float64, generator=torch_generator(4, "enough", n))
+    largest = top_direction(gram, weights)
+    found = top_direction(gram, weights, enough=part * largest.eigenvalue)
+    assert found.eigenvalue <= largest.eigenvalue * (1 + 1e-9)
+    if part > 1:
+        assert found.eigenvalue == largest.eigenvalue
+        assert torch.equal(found.squared_projections, largest.squared_projections)
+        return
+    assert found.eigenvalue >= part * largest.eigenvalue
+    shares = weights / weights.sum()
+    assert float(shares @ found.squared_projections) == pytest.approx(found.eigenvalue, rel=0.01)
