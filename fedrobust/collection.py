@@ -16,7 +16,10 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 @dataclass(frozen=True)
 class Reply:
-    """What a node sent back for the clients it hosts, as received: rows belong to `clients` in their order."""
+    """What a node sent back for the clients it hosts, as received: rows belong to `clients` in their order.
+
+    Clients of its that failed are among the `failures`.
+    """
 
     clients: tuple[int, ...]
     updates: Tensor
@@ -24,6 +27,7 @@ class Reply:
     losses: Tensor
     buffers: dict[str, Tensor]
     seconds: float
+    failures: tuple["Rejection", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ def collect(
     usable: list[Reply] = []
     taken: set[int] = set()
     for reply in replies:
+        rejections.extend(reply.failures)
+        if reply.failures and not reply.clients:
+            continue
         reason = _defect(reply, len(vector), buffers)
         if reason is not None:
             rejections.extend(Rejection(client, reason) for client in reply.clients or (None,))
@@ -70,7 +77,7 @@ def collect(
         reply = _converted(reply, vector, buffers)
         is_finite = {"update": _has_finite_rows(reply.updates).tolist(), "loss": reply.losses.isfinite().tolist()}
         for name, values in reply.buffers.items():
-            is_finite[f"buffer {name}"] = values.reshape(len(values), -1).isfinite().all(dim=1).tolist()
+            is_finite[f"buffer {name}"] = _has_sound_rows(values, buffers[name]).tolist()
         keep = []
         for row, client in enumerate(reply.clients):
             if client not in asked:
@@ -105,6 +112,18 @@ def _has_finite_rows(matrix: Tensor) -> Tensor:
     return fine
 
 
+def _has_sound_rows(stacked: Tensor, current: Tensor) -> Tensor:
+    """`(k,)`: which of k clients' buffers hold neither NaN nor infinity where the global model's holds none.
+
+    What the server's own buffer holds (a mask of -inf, a table of NaN) and a client left there is not held against it.
+    """
+    fine = stacked.reshape(len(stacked), -1).isfinite()
+    if bool(fine.all()):
+        return fine.all(dim=1)
+    rows, own = stacked.reshape(len(stacked), -1), current.reshape(1, -1).to(stacked.device)
+    return (fine | (rows == own) | (rows.isnan() & own.isnan())).all(dim=1)
+
+
 def _defect(reply: Reply, num_parameters: int, buffers: Buffers) -> str | None:
     """Why no row of the reply can be used, or `None`."""
     k = len(reply.clients)
@@ -122,7 +141,10 @@ def _defect(reply: Reply, num_parameters: int, buffers: Buffers) -> str | None:
             return f"num_examples must be integers, got {values.dtype}"
         if name in ("update", "loss") and not values.is_floating_point():
             return f"{name} must be floating point, got {values.dtype}"
-        if not (is_integer or values.is_floating_point() or values.dtype is torch.bool):
+        is_complex = values.is_complex() and name.startswith("buffer ") and buffers[name[7:]].is_complex()
+        if values.layout is not torch.strided or values.is_quantized:
+            return f"{name} must be an ordinary tensor, got one that is sparse or quantised"
+        if not (is_integer or is_complex or values.is_floating_point() or values.dtype is torch.bool):
             return f"{name} must hold real numbers, got {values.dtype}"
         if tuple(values.shape) != (k, *shapes[name]):
             return f"{name} must have shape {(k, *shapes[name])}, got {tuple(values.shape)}"
@@ -138,6 +160,7 @@ def _converted(reply: Reply, vector: Tensor, buffers: Buffers) -> Reply:
         reply.losses.to(torch.float32),
         {name: values.to(buffers[name].dtype) for name, values in reply.buffers.items()},
         reply.seconds,
+        reply.failures,
     )
 
 

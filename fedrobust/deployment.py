@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model import DeployedModelAttack
-from fedrobust.attacks.deployed_model.quantisation import StoredModel
 from fedrobust.evaluation.deployed import measure_tampering
+from fedrobust.parameters import saved_tensors
 from fedrobust.records.run_folder import RunFolder
 from fedrobust.round import Federation
 from fedrobust.seeds import torch_generator
@@ -22,9 +20,6 @@ def deploy(attack: DeployedModelAttack, federation: Federation, records: RunFold
     received = ReceivedModel(federation.model, state.vector, state.buffers, federation.dataset)
     tampering = attack.tamper(received, torch_generator(federation.seed, "deployed model"))
     for name, stored in (("released_model", tampering.released), ("deployed_model", tampering.deployed)):
-        records.save_model(_tensors(stored, state.buffers), name)
+        tensors = saved_tensors(federation.model, stored.parameters(), state.buffers)
+        records.save_model({key: values.cpu() for key, values in tensors.items()}, name)
     return measure_tampering(received, tampering, torch_generator(federation.seed, "random flips"))
-
-
-def _tensors(stored: StoredModel, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: values.cpu() for name, values in {**stored.parameters(), **buffers}.items()}

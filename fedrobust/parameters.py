@@ -1,8 +1,9 @@
 """A model as one flat vector, and what happens to its buffers.
 
-Parameters travel as a `(d,)` vector in the order of `named_parameters()`. Buffers (BatchNorm's running statistics) are
-not parameters: no attack scales them and no rule sees them. Floating ones are averaged over the kept clients, integer
-ones (counters) are taken from the global model.
+Parameters travel as a `(d,)` vector in the order of `named_parameters()`. What is frozen (`requires_grad=False`) is no
+part of it: nobody trains it, no attack or rule sees it, and it stays as it was built. Buffers (BatchNorm's running
+statistics) are not parameters either: no attack scales them and no rule sees them. Floating ones are averaged over the
+kept clients, all others (counters, masks of booleans, complex tables) are taken from the global model.
 """
 
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ class ParameterLayout:
 
     @classmethod
     def of(cls, model: nn.Module) -> "ParameterLayout":
-        """The layout of `model`'s parameters, in the order of `named_parameters()`."""
-        named = list(model.named_parameters())
+        """The layout of what of `model` is trained, in the order of `named_parameters()`."""
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         shapes = tuple(parameter.shape for _, parameter in named)
         return cls(tuple(name for name, _ in named), shapes, tuple(shape.numel() for shape in shapes))
 
@@ -36,7 +37,8 @@ class ParameterLayout:
 
     def flatten(self, model: nn.Module) -> Vector:
         """The parameters of `model` as a new `(d,)` float32 vector."""
-        return torch.cat([parameter.detach().reshape(-1).float() for parameter in model.parameters()])
+        own = dict(model.named_parameters())
+        return torch.cat([own[name].detach().reshape(-1).float() for name in self.names])
 
     def views(self, vector: Vector) -> dict[str, Tensor]:
         """The named parameters as views into `vector` `(d,)`: writing to one writes to the vector."""
@@ -54,13 +56,35 @@ class ParameterLayout:
         }
 
 
+def load_into(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Buffers) -> None:
+    """Copy parameters and buffers into `module` by name; what is not named, frozen parameters above all, stays."""
+    own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    with torch.no_grad():
+        for name, values in {**parameters, **buffers}.items():
+            own[name].copy_(values)
+
+
+def saved_tensors(model: nn.Module, parameters: Mapping[str, Tensor], buffers: Buffers) -> dict[str, Tensor]:
+    """What `load_state_dict` of a model of this architecture takes: frozen parameters too, tied ones by each name.
+
+    Args:
+        model: gives the names, and what is frozen.
+        parameters: the others, by name.
+        buffers: by name.
+    """
+    known = {**parameters, **buffers}
+    values = {id(own): known[name] for name, own in model.named_parameters() if name in known}
+    values |= {id(own): known[name] for name, own in model.named_buffers() if name in known}
+    return {name: values.get(id(own), own.detach()) for name, own in model.state_dict(keep_vars=True).items()}
+
+
 def clone_buffers(model: nn.Module) -> Buffers:
     """The buffers of `model`, copied."""
     return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
 
 
 def average_buffers(global_buffers: Buffers, client_buffers: Mapping[str, Tensor], shares: Weights) -> Buffers:
-    """Average the clients' floating-point buffers by `shares`; integer buffers stay the global model's.
+    """Average the clients' floating-point buffers by `shares`; what no client changed, and others, stay as they are.
 
     Args:
         global_buffers: the global model's buffers, by name.
@@ -73,6 +97,9 @@ def average_buffers(global_buffers: Buffers, client_buffers: Mapping[str, Tensor
     for name, current in global_buffers.items():
         if len(kept) and name in client_buffers and current.is_floating_point():
             stacked = client_buffers[name][kept.to(client_buffers[name].device)]
+            if bool((stacked == current.to(stacked.device)).all()):
+                merged[name] = current.clone()
+                continue
             weights = shares[kept].to(device=stacked.device, dtype=stacked.dtype)
             merged[name] = torch.tensordot(weights / weights.sum(), stacked, dims=1).to(current.device)
         else:

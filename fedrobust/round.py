@@ -31,6 +31,7 @@ from fedrobust.evaluation.detection import measure_detection
 from fedrobust.evaluation.predictor import Predictor
 from fedrobust.notices import collected_notices
 from fedrobust.parameters import ParameterLayout, average_buffers, clone_buffers
+from fedrobust.seeds import seeded_draws
 from fedrobust.server import Server
 from fedrobust.types import Buffers, UnusableUpdatesError, Vector
 from fedrobust.watermarks.embedding import Mark
@@ -189,7 +190,8 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
     # 7. The owner embeds its watermark anew: averaging over clients who do not know it has thinned it out.
     started = time.perf_counter()
     if federation.mark is not None and federation.mark.embeds_in("rounds") and aggregate is not None:
-        state.vector = federation.mark.embed(federation.predictor, round_number).vector
+        with seeded_draws(state.vector.device, federation.seed, "watermark draws", round_number):
+            state.vector = federation.mark.embed(federation.predictor, round_number).vector
     seconds_watermark = time.perf_counter() - started
 
     # 8. Clients and a trusted auditor have audited data before training; the server audits clients and the model. What
@@ -221,6 +223,19 @@ def play_audit(
     auditing, state = federation.auditing, federation.state
     if auditing is None or not auditing.plan.is_due(order.round_number):
         return None
+    with seeded_draws(state.vector.device, federation.seed, "audit draws", order.round_number):
+        return _audit(federation, auditing, order, collected, aggregate, malicious)
+
+
+def _audit(
+    federation: Federation,
+    auditing: ServerAuditing,
+    order: Order,
+    collected: Collected,
+    aggregate: Aggregate | None,
+    malicious: Sequence[int],
+) -> Row:
+    state = federation.state
     memory = state_of(_AUDIT, state.memory)
     figures: Row = {"method": type(auditing.plan.method).__name__, "auditor": auditing.plan.auditor}
     figures["action"] = auditing.plan.action
@@ -250,6 +265,12 @@ def play_audit(
 
 def evaluate_model(federation: Federation) -> Row:
     """Clean accuracy and attack success of the global model as it stands; before round 1 it is the initial one."""
+    state = federation.state
+    with seeded_draws(state.vector.device, federation.seed, "evaluation draws", state.round_number):
+        return _evaluate(federation)
+
+
+def _evaluate(federation: Federation) -> Row:
     dataset, predictor = federation.dataset, federation.predictor
     accuracy = measure_accuracy(predictor, dataset.test, dataset.num_classes)
     row: Row = {

@@ -7,7 +7,6 @@ checkpoint and ends with the same bytes as a run that was never stopped.
 import dataclasses
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from fedrobust.engines import Engine, Local
 from fedrobust.evaluation.attack_success import stamp_all
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.flower.client_app import population_of_config
-from fedrobust.parameters import ParameterLayout
+from fedrobust.parameters import saved_tensors
 from fedrobust.records.console import RunConsole, print_summary
 from fedrobust.records.plot_audit import save_report
 from fedrobust.records.plot_pictures import plot_examples, plot_partition
@@ -34,15 +33,12 @@ from fedrobust.scenario import Prepared, Scenario, build_scenario, prepare
 from fedrobust.scenario.auditing import futile_audits
 from fedrobust.scenario.futile_attacks import futile_attacks
 from fedrobust.scenario.twin import reason_for_twin
+from fedrobust.standstill import StandstillError, reason_for_standstill
 
 log = logging.getLogger("fedrobust")
 
 _MEMORY = "memory/"
 """What the aggregation remembers lies in a checkpoint beside the model's tensors, under this prefix."""
-
-
-class StandstillError(RuntimeError):
-    """A run in which no round changed the model: what its figures say is said of the initial model."""
 
 
 Drive = Callable[[Prepared, Callable[[Row], None]], None]
@@ -102,20 +98,9 @@ def run_config(
     plot_run(records, records.read_rounds(), control=control)
     if scenario.verbose:
         print_summary(summary)
-    if reason := reason_for_standstill(records.read_rounds()):
+    if reason := reason_for_standstill(records.read_rounds()[1:]):
         raise StandstillError(reason)
     return summary
-
-
-def reason_for_standstill(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why none of the rounds in `rows` (round 0 counts for nothing) changed the model; `None` if one did."""
-    played = rows[1:]
-    if not played or any(row["num_received"] and row["refusal"] is None for row in played):
-        return None
-    reasons = [one["reason"] for row in played for one in row["rejected"]]
-    reasons += [row["refusal"] for row in played if row["refusal"] is not None]
-    reason, count = Counter(reasons).most_common(1)[0] if reasons else ("no client replied", len(played))
-    return f"no update could be used in any of {len(played)} rounds; most often ({count} times): {reason}"
 
 
 def drive_engine(engine: Engine, config: str, prepared: Prepared, on_round: Callable[[Row], None]) -> None:
@@ -175,7 +160,7 @@ def play(
             summary = summarise(records.read_rounds(), keeper.seconds(), scenario.has_clean_start)
         except (Exception, KeyboardInterrupt):
             keeper.checkpoint()
-            records.save_model(keeper.tensors())
+            records.save_model(keeper.model_tensors())
             plot_run(records, records.read_rounds())
             console.message(
                 f"stopped after round {keeper.round_number}; go on with: fedrobust resume={whole or records.path}"
@@ -185,7 +170,7 @@ def play(
             tracker.finish(summary)
     if scenario.checkpoint_every:
         keeper.checkpoint()
-    records.save_model(keeper.tensors())
+    records.save_model(keeper.model_tensors())
     return summary
 
 
@@ -329,8 +314,13 @@ class _Keeper:
         self.records.save_checkpoint(self.round_number, self.tensors() | memory, {"seconds": self.seconds()})
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        layout = ParameterLayout.of(self.federation.model)
-        return {name: view.cpu() for name, view in (layout.views(self._vector) | self._buffers).items()}
+        """What training changes, by name."""
+        return {name: view.cpu() for name, view in (self.federation.layout.views(self._vector) | self._buffers).items()}
+
+    def model_tensors(self) -> dict[str, torch.Tensor]:
+        """The model's whole `state_dict`."""
+        state = self.federation.layout.views(self._vector)
+        return {k: v.cpu() for k, v in saved_tensors(self.federation.model, state, self._buffers).items()}
 
     def _remember(self) -> None:
         # A round replaces the state's tensors and never writes to them, so references are a snapshot.

@@ -5,6 +5,7 @@ saved generator state, clients may be trained in any order or place, and adding 
 """
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,3 +35,42 @@ def seeded_initialisation(seed: int, *key: int | str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, *key))
         yield
+
+
+@contextmanager
+def seeded_draws(device: torch.device, seed: int, *key: int | str) -> Iterator[None]:
+    """As `seed_generators`, for a while: the caller's generators are put back after."""
+    with kept_generators(device):
+        seed_generators(device, seed, *key)
+        yield
+
+
+@contextmanager
+def kept_generators(device: torch.device) -> Iterator[None]:
+    """Put the global generators (torch's, NumPy's, Python's) back at the end; of devices, that of `device`."""
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (what others draw from)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def seed_generators(device: torch.device, seed: int, *key: int | str) -> None:
+    """Let whatever draws from a global generator draw what follows from the key; call it within `kept_generators`.
+
+    Somebody else's module does so: dropout, stochastic depth.
+
+    Args:
+        device: whose generator is meant, beside the CPU's.
+        seed: the scenario's.
+        *key: what is drawn for.
+    """
+    own = derive_seed(seed, *key)
+    torch.default_generator.manual_seed(own)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(own)
+    random.seed(own)
+    np.random.seed(own % 2**32)  # noqa: NPY002

@@ -13,7 +13,7 @@ from fedrobust.attacks.triggers import Stamp, declared
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
-from fedrobust.parameters import ParameterLayout
+from fedrobust.parameters import ParameterLayout, load_into
 from fedrobust.seeds import torch_generator
 from fedrobust.types import Buffers, Updates, Vector, Weights
 
@@ -153,8 +153,7 @@ class ReceivedModel:
     def module(self) -> nn.Module:
         """The model as received, a copy, in evaluation mode; it takes normalised inputs."""
         module = copy.deepcopy(self.model).eval().requires_grad_(False)
-        state = {**ParameterLayout.of(module).views(self.vector), **self.buffers}
-        module.load_state_dict(state, strict=False)  # buffers that are not persistent are in no state_dict
+        load_into(module, ParameterLayout.of(self.model).views(self.vector), self.buffers)
         return module
 
 

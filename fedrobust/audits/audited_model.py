@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedrobust.clients.training import channels_last
 from fedrobust.data.examples import Dataset
 from fedrobust.models.features import FeatureExtractor
-from fedrobust.parameters import ParameterLayout
+from fedrobust.parameters import ParameterLayout, load_into
 from fedrobust.types import Buffers, Vector
 
 
@@ -33,8 +33,7 @@ class AuditedModel:
     def from_parameters(cls, model: nn.Module, vector: Vector, buffers: Buffers, dataset: Dataset) -> "AuditedModel":
         """A copy of `model` with the parameters `(d,)` and the buffers, on raw inputs of `dataset`."""
         module = copy.deepcopy(model)
-        state = {**ParameterLayout.of(module).views(vector), **buffers}
-        module.load_state_dict({name: tensor.detach().clone() for name, tensor in state.items()})
+        load_into(module, ParameterLayout.of(model).views(vector), buffers)
         return cls(module, dataset.normalise)
 
     @property

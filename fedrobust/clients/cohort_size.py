@@ -4,6 +4,7 @@ import os
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves  # private, and what torch.func itself walks outputs with
 
 # On a CPU more clients a step save calls until the gradient of one layer passes 32 MiB: from there on glibc returns it
 # to the kernel after every step, and clearing the pages anew doubles the time of a step where they are not huge.
@@ -20,7 +21,7 @@ def cohort_size(model: nn.Module, example: Tensor, batch_size: int, device: torc
         batch_size: examples in a client's step.
         device: where training runs.
     """
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     activations = _count_activations(model, example) * batch_size
     # Parameters, gradient, momentum and one temporary; activations, their gradients and workspace.
     bytes_per_client = 4 * (4 * num_parameters + 4 * activations)
@@ -45,9 +46,9 @@ def _count_activations(model: nn.Module, example: Tensor) -> int:
     """Numbers that the layers of `model` put out for one example."""
     total = 0
 
-    def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def count(_module: nn.Module, _inputs: object, output: object) -> None:
         nonlocal total
-        total += output.numel()
+        total += sum(one.numel() for one in tree_leaves(output) if isinstance(one, Tensor))
 
     leaves = [module for module in model.modules() if not list(module.children())]
     hooks = [leaf.register_forward_hook(count) for leaf in leaves]

@@ -5,7 +5,7 @@ client does follows from (seed, round, client) and the model it receives, so any
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -21,11 +21,15 @@ from fedrobust.audits.data_auditing import DataAuditing, DataFinding, OwnData
 from fedrobust.clients.cohort import train_cohort
 from fedrobust.clients.cohort_size import cohort_size
 from fedrobust.clients.local_training import LocalTraining
+from fedrobust.clients.model_traits import one_line
 from fedrobust.clients.training import ClientJob, TrainingProgram, model_inputs, plan_batches, train_alone
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.parameters import ParameterLayout
-from fedrobust.seeds import torch_generator
+from fedrobust.seeds import kept_generators, seed_generators, seeded_draws, torch_generator
 from fedrobust.types import Buffers, Updates, Vector
+
+CLIENT_ERRORS = (Exception, SystemExit)
+"""Whatever the code of a client (its model, its attack) raises is its own failure; Ctrl-C is the user's."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class TrainedClients:
         losses: `(k,)`, mean classification loss in training.
         buffers: by name, stacked `(k, *shape)`.
         seconds: wall time of their training.
+        failures: clients that raised instead, and what they said.
     """
 
     clients: tuple[int, ...]
@@ -47,6 +52,7 @@ class TrainedClients:
     losses: Tensor
     buffers: dict[str, Tensor]
     seconds: float
+    failures: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,12 @@ class Population:
         adversary: who attacks, when and how.
         training: the benign programme.
         model: gives the forward pass; its parameters are not used.
-        can_vectorize: whether the model is a pure function of parameters and inputs (no statistics in buffers).
+        can_vectorize: whether clients' models can be trained together (`examine_model`).
         has_convolutions: grouped convolutions are slow on a CPU, so `auto` trains such models one by one there.
         seed: the scenario's.
         auditing: how clients' data are audited, or `None`.
+        join_single: a last batch of one example joins the one before.
+        notices: what a user should know of how clients will be trained.
     """
 
     dataset: Dataset
@@ -74,6 +82,8 @@ class Population:
     has_convolutions: bool
     seed: int
     auditing: DataAuditing | None = None
+    join_single: bool = False
+    notices: tuple[str, ...] = ()
     _findings: dict[tuple[Any, ...], DataFinding] = field(default_factory=dict, repr=False, compare=False)
 
     def train(
@@ -87,6 +97,8 @@ class Population:
     ) -> TrainedClients:
         """Train `clients` from the global model `vector` `(d,)` and `buffers`; all as benign ones unless `attack_on`.
 
+        A client that raises is named among the failures, and costs the others nothing.
+
         Raises:
             ValueError: a client id that the scenario does not have.
         """
@@ -97,11 +109,14 @@ class Population:
         wrong = [client for client in clients if not 0 <= client < len(self.assignment)]
         if wrong:
             raise ValueError(f"clients must be in 0..{len(self.assignment) - 1}, got {wrong}")
-        ids = tuple(sorted(clients))
-        layout = ParameterLayout.of(self.model)
-        data_attack = self._data_attack(vector, buffers)
-        kept = self._kept(round_number, ids, vector, buffers)
-        jobs = [self._job(round_number, client, data_attack, kept.get(client)) for client in ids]
+        with kept_generators(vector.device):
+            trained = self._train(round_number, tuple(sorted(clients)), vector, buffers)
+        return replace(trained, seconds=time.perf_counter() - start)
+
+    def _train(self, round_number: int, clients: tuple[int, ...], vector: Vector, buffers: Buffers) -> TrainedClients:
+        kept = self._kept(round_number, clients, vector, buffers)
+        jobs, failures = self._jobs(round_number, clients, kept, vector, buffers)
+        ids = [job.client for job in jobs]
         matrix = vector.expand(len(ids), -1).clone()
         losses = torch.zeros(len(ids))
         stacked = {name: buffer.expand(len(ids), *buffer.shape).clone() for name, buffer in buffers.items()}
@@ -110,19 +125,87 @@ class Population:
             for rows in self._cohorts([jobs[index] for index in order]):
                 cohort = [jobs[order[row]] for row in rows]
                 block = matrix[rows.start : rows.stop]
-                block_losses = train_cohort(block, cohort, buffers, self.model, layout, self.dataset)
-                losses[rows.start : rows.stop] = torch.tensor(block_losses)
+                found, raised = self._train_cohort(round_number, block, cohort, vector, buffers)
+                losses[rows.start : rows.stop] = torch.tensor(found)
+                failures |= raised
             if order != list(range(len(ids))):  # cohorts were trained as blocks: put the rows back in the order of ids
                 back = torch.tensor(order).argsort()
                 matrix, losses = matrix[back.to(matrix.device)], losses[back]
         else:
             for row, job in enumerate(jobs):
                 own = {name: values[row] for name, values in stacked.items()}
-                losses[row] = train_alone(matrix[row], own, job, self.model, layout, self.dataset)
+                try:
+                    losses[row] = self._train_alone(round_number, matrix[row], own, job)
+                except CLIENT_ERRORS as error:
+                    failures[job.client] = one_line(error)
         matrix.sub_(vector)
-        held = {client: int(kept[client].sum()) if client in kept else len(self.assignment[client]) for client in ids}
-        num_examples = torch.tensor([self.adversary.claim(client, held[client], round_number) for client in ids])
-        return TrainedClients(ids, matrix, num_examples, losses, stacked, time.perf_counter() - start)
+        if not failures.keys().isdisjoint(ids):
+            fine = [row for row, client in enumerate(ids) if client not in failures]
+            ids, matrix, losses = [ids[row] for row in fine], matrix[fine], losses[fine]
+            stacked = {name: values[fine] for name, values in stacked.items()}
+        held = [int(kept[client].sum()) if client in kept else len(self.assignment[client]) for client in ids]
+        claims = [self.adversary.claim(client, own, round_number) for client, own in zip(ids, held, strict=True)]
+        claimed = torch.tensor(claims, dtype=torch.int64)
+        return TrainedClients(tuple(ids), matrix, claimed, losses, stacked, 0.0, failures)
+
+    def _jobs(
+        self,
+        round_number: int,
+        clients: Sequence[int],
+        kept: Mapping[int, Tensor],
+        vector: Vector,
+        buffers: Buffers,
+    ) -> tuple[list[ClientJob], dict[int, str]]:
+        """What each client does in this round, and who cannot even begin, with the reason."""
+        attackers = self.adversary.attackers(round_number)
+        jobs: list[ClientJob] = []
+        failures: dict[int, str] = {}
+        data_attack: DataAttack | None = None
+        if not set(attackers).isdisjoint(clients):
+            seed_generators(vector.device, self.seed, "crafting", round_number)
+        try:
+            data_attack = self._data_attack(vector, buffers)
+        except CLIENT_ERRORS as error:  # the attackers' own affair
+            failures = {client: one_line(error) for client in clients if client in attackers}
+        for client in clients:
+            if client in failures:
+                continue
+            if client in attackers:
+                seed_generators(vector.device, self.seed, "poison draws", round_number, client)
+            try:
+                jobs.append(self._job(round_number, client, data_attack, kept.get(client)))
+            except CLIENT_ERRORS as error:
+                failures[client] = one_line(error)
+        return jobs, failures
+
+    def _train_alone(self, round_number: int, row: Vector, buffers: Buffers, job: ClientJob) -> float:
+        seed_generators(row.device, self.seed, "training draws", round_number, job.client)
+        return train_alone(row, buffers, job, self.model, self._layout(), self.dataset)
+
+    def _train_cohort(
+        self, round_number: int, block: Updates, cohort: Sequence[ClientJob], vector: Vector, buffers: Buffers
+    ) -> tuple[list[float], dict[int, str]]:
+        """Train a cohort in place; if that raises, each client for itself, to find out whose fault it is."""
+        try:
+            return train_cohort(block, cohort, buffers, self.model, self._layout(), self.dataset), {}
+        except CLIENT_ERRORS:
+            block.copy_(vector)
+        if len(cohort) == 1:  # perhaps it was vmap alone that could not
+            own = {name: values.clone() for name, values in buffers.items()}
+            try:
+                return [self._train_alone(round_number, block[0], own, cohort[0])], {}
+            except CLIENT_ERRORS as error:
+                return [0.0], {cohort[0].client: one_line(error)}
+        losses: list[float] = []
+        failures: dict[int, str] = {}
+        for row, job in enumerate(cohort):
+            loss, raised = self._train_cohort(round_number, block[row : row + 1], [job], vector, buffers)
+            losses += loss
+            failures |= raised
+        return losses, failures
+
+    def _layout(self) -> ParameterLayout:
+        return ParameterLayout.of(self.model)
 
     def audit(
         self, round_number: int, clients: Sequence[int], vector: Vector, buffers: Buffers, *, attack_on: bool = True
@@ -148,13 +231,25 @@ class Population:
             self._findings.clear()
         parts = [scope] if is_pooled else [(client,) for client in scope]
         missing = [part for part in parts if (*key, part) not in self._findings]
-        if missing:
+        with seeded_draws(vector.device, self.seed, "audit", round_number):
+            self._look_at(missing, round_number, key, vector, buffers)
+        return DataFinding.join([self._findings[*key, part] for part in parts])
+
+    def _look_at(
+        self,
+        missing: Sequence[tuple[int, ...]],
+        round_number: int,
+        key: tuple[Any, ...],
+        vector: Vector,
+        buffers: Buffers,
+    ) -> None:
+        """Audit the data of each of these groups of clients, and keep what is found."""
+        if missing and self.auditing is not None:
             data_attack = self._data_attack(vector, buffers)
             model = AuditedModel.from_parameters(self.model, vector, buffers, self.dataset)
             for part in missing:
                 own = {client: self._own_data(round_number, client, data_attack) for client in part}
                 self._findings[*key, part] = self.auditing.audit(round_number, own, model)
-        return DataFinding.join([self._findings[*key, part] for part in parts])
 
     def _kept(self, round_number: int, clients: Sequence[int], vector: Vector, buffers: Buffers) -> dict[int, Tensor]:
         """Which of their examples clients train on in this round, `(n,)` booleans; empty where that is all of them."""
@@ -202,6 +297,7 @@ class Population:
             training.batch_size,
             training.num_epochs,
             torch_generator(self.seed, "batches", round_number, client),
+            join_single=self.join_single,
         )
         draws = None
         if self.dataset.augmentation is not None:

@@ -63,18 +63,34 @@ class ClientJob:
         return [rate for rate in training.learning_rates() for _ in range(steps)]
 
 
-def plan_batches(indices: Tensor, batch_size: int, num_epochs: int, generator: torch.Generator) -> Tensor:
+def plan_batches(
+    indices: Tensor, batch_size: int, num_epochs: int, generator: torch.Generator, *, join_single: bool = False
+) -> Tensor:
     """Shuffle `indices` `(n,)` anew for every epoch and cut them into batches.
 
+    Args:
+        indices: of the examples.
+        batch_size: examples in a batch; the last of an epoch may have fewer.
+        num_epochs: how often all are seen.
+        generator: gives the order.
+        join_single: a last batch of one example joins the one before, since the model cannot take one alone.
+
     Returns:
-        `(num_epochs * ⌈n / batch_size⌉, batch_size)`, padded with -1 at the end of each epoch.
+        `(num_epochs * ⌈n / batch_size⌉, batch_size)`, padded with -1 at the end of each epoch; one column more, and
+        fewer rows where a batch has joined another, with `join_single`.
     """
     n = len(indices)
     steps = -(-n // batch_size)
     batches = torch.full((num_epochs, steps * batch_size), -1, dtype=torch.int64)
     for epoch in range(num_epochs):
         batches[epoch, :n] = indices[torch.randperm(n, generator=generator)]
-    return batches.view(num_epochs * steps, batch_size)
+    cut = batches.view(num_epochs, steps, batch_size)
+    if join_single:
+        cut = F.pad(cut, (0, 1), value=-1)
+        if steps > 1 and n % batch_size == 1 % batch_size:
+            cut[:, -2, -1] = cut[:, -1, 0]
+            cut = cut[:, :-1]
+    return cut.flatten(0, 1).contiguous()
 
 
 def train_alone(
@@ -101,7 +117,7 @@ def train_alone(
     with borrowed_storage(model, working, buffers):
         names = trained_names(model, training)
         trained = {name: parameter for name, parameter in model.named_parameters() if name in names}
-        wanted = None if training.trained_layers == "all" else list(trained.values())  # None is all, and faster
+        wanted = None if training.trained_layers == "all" else list(trained.values())  # None is all that is not frozen
         model.train(training.trained_layers == "all")  # features that stay as they are take no statistics, either
         optimizer = torch.optim.SGD(
             trained.values(), lr=training.learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
@@ -155,8 +171,9 @@ def channels_last(inputs: Tensor) -> Tensor:
 def borrowed_storage(model: nn.Module, parameters: dict[str, Tensor], buffers: Buffers) -> Iterator[list[nn.Parameter]]:
     """Let `model`'s parameters and buffers live in the given tensors for a while, so that training writes to them."""
     targets = {**parameters, **buffers}
+    trained = [(name, one) for name, one in model.named_parameters() if one.requires_grad]  # the others stay
     owned: list[tuple[Tensor, Tensor, Tensor]] = [
-        (tensor, tensor.data, targets[name]) for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        (tensor, tensor.data, targets[name]) for name, tensor in [*trained, *model.named_buffers()]
     ]
     was_training = model.training
     try:

@@ -57,7 +57,8 @@ def measure_tampering(
 def _predictor(received: ReceivedModel, stored: StoredModel) -> Predictor:
     layout, parameters = ParameterLayout.of(received.model), stored.parameters()
     vector = torch.cat([parameters[name].reshape(-1) for name in layout.names])
-    return Predictor(received.model, layout, vector, received.buffers, received.dataset)
+    frozen = {name: values for name, values in parameters.items() if name not in layout.names}
+    return Predictor(received.model, layout, vector, {**received.buffers, **frozen}, received.dataset)
 
 
 def _accuracy(predictor: Predictor, examples: Examples) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.training import ClientJob, TrainingProgram, plan_batches, train_alone
 from fedrobust.data.datasets import Dataset, Examples
-from fedrobust.parameters import ParameterLayout, clone_buffers
+from fedrobust.parameters import ParameterLayout, clone_buffers, load_into
 from fedrobust.seeds import torch_generator
 
 _MAX_STEPS = 5000
@@ -59,7 +59,7 @@ def train_model(
         training: the programme.
         seed: fixes the batches.
     """
-    trained = copy.deepcopy(model)
+    trained = copy.deepcopy(model).requires_grad_(True)
     layout = ParameterLayout.of(trained)
     row, buffers = layout.flatten(trained), clone_buffers(trained)
     batches = plan_batches(
@@ -69,8 +69,8 @@ def train_model(
     if dataset.augmentation is not None:
         draws = dataset.augmentation.draw(tuple(batches.shape), torch_generator(seed, "augmentation"))
     job = ClientJob(0, examples, batches, draws, TrainingProgram(training))
-    train_alone(row, buffers, job, trained.requires_grad_(True), layout, dataset)
-    trained.load_state_dict({**layout.views(row), **buffers}, strict=False)
+    train_alone(row, buffers, job, trained, layout, dataset)
+    load_into(trained, layout.views(row), buffers)
     return trained.eval().requires_grad_(False)
 
 

@@ -42,7 +42,7 @@ def train_message(order: Order, clients: Sequence[int], model: ArrayRecord, node
 def read_order(message: Message, device: torch.device) -> Order:
     """The order in a train message, its tensors on `device`."""
     task, model = _record(message.content, "config", ConfigRecord), _record(message.content, "model", ArrayRecord)
-    tensors = {name: tensor_of(array, device) for name, array in model.items()}
+    tensors = {name: tensor_of(array, device, takes_complex=name.startswith(_BUFFER)) for name, array in model.items()}
     buffers = {name.removeprefix(_BUFFER): values for name, values in tensors.items() if name.startswith(_BUFFER)}
     clients = task["clients"]
     round_number, attack_on = task["server-round"], task["attack-on"]
@@ -55,14 +55,11 @@ def reply_message(trained: TrainedClients, message: Message) -> Message:
     """The clients' answer to a train message."""
     tensors = {_UPDATES: trained.updates, _EXAMPLES: trained.num_examples, _LOSSES: trained.losses}
     tensors |= {_BUFFER + name: values for name, values in trained.buffers.items()}
-    content = RecordDict(
-        {
-            "updates": _arrays(tensors),
-            "config": ConfigRecord({"clients": list(trained.clients)}),
-            "metrics": MetricRecord({"seconds": trained.seconds}),
-        }
-    )
-    return Message(content, reply_to=message)
+    named = ConfigRecord({"clients": list(trained.clients)})
+    if trained.failures:
+        named["failed"], named["reasons"] = list(trained.failures), list(trained.failures.values())
+    metrics = MetricRecord({"seconds": trained.seconds})
+    return Message(RecordDict({"updates": _arrays(tensors), "config": named, "metrics": metrics}), reply_to=message)
 
 
 def read_reply(message: Message, asked: Sequence[int], device: torch.device) -> Reply | list[Rejection]:
@@ -90,19 +87,42 @@ def _parse(content: RecordDict, asked: Sequence[int], device: torch.device) -> R
     missing = [name for name in (_UPDATES, _EXAMPLES, _LOSSES) if name not in arrays]
     if missing:
         raise ValueError(f"missing {', '.join(missing)}")
-    named = _record(content, "config", ConfigRecord)["clients"]
-    clients = [client for client in named if type(client) is int] if isinstance(named, list) else None
-    if clients is None or clients != named:
-        raise ValueError(f"clients must be a list of integers, got {named!r}")
-    strangers = [client for client in clients if client not in asked]
+    config = _record(content, "config", ConfigRecord)
+    clients, failed = _ids(config["clients"]), _ids(config.get("failed", []))
+    strangers = [client for client in (*clients, *failed) if client not in asked]
     if strangers:
         raise ValueError(f"clients must be of those that the node was asked to train, got {strangers}")
     seconds = _record(content, "metrics", MetricRecord)["seconds"]
     if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be a finite number from 0 on, got {seconds!r}")
-    tensors = {name: tensor_of(array, device if name == _UPDATES else _CPU) for name, array in arrays.items()}
+    tensors = {
+        name: tensor_of(array, device if name == _UPDATES else _CPU, takes_complex=name.startswith(_BUFFER))
+        for name, array in arrays.items()
+    }
     buffers = {name.removeprefix(_BUFFER): values for name, values in tensors.items() if name.startswith(_BUFFER)}
-    return Reply(tuple(clients), tensors[_UPDATES], tensors[_EXAMPLES], tensors[_LOSSES], buffers, float(seconds))
+    return Reply(
+        tuple(clients),
+        tensors[_UPDATES],
+        tensors[_EXAMPLES],
+        tensors[_LOSSES],
+        buffers,
+        float(seconds),
+        _failures(clients, failed, config.get("reasons", [])),
+    )
+
+
+def _ids(named: object) -> list[int]:
+    clients = [client for client in named if type(client) is int] if isinstance(named, list) else None
+    if clients is None or clients != named:
+        raise ValueError(f"clients must be a list of integers, got {named!r}")
+    return clients
+
+
+def _failures(clients: Sequence[int], failed: Sequence[int], reasons: object) -> tuple[Rejection, ...]:
+    """Whose training failed on the node, and why."""
+    if not isinstance(reasons, list) or len(reasons) != len(failed) or not set(failed).isdisjoint(clients):
+        raise ValueError("failed clients must have a reason each, and no update")
+    return tuple(rejection for client, why in zip(failed, reasons) for rejection in _reject([client], f"failed: {why}"))
 
 
 def _reject(asked: Sequence[int], reason: str) -> list[Rejection]:

@@ -70,7 +70,7 @@ class TensorArray(Array):
         return Array, (self.dtype, self.shape, self.stype, self.data)
 
 
-def tensor_of(array: Array, device: torch.device) -> Tensor:
+def tensor_of(array: Array, device: torch.device, *, takes_complex: bool = False) -> Tensor:
     """The tensor that an array holds, on `device`: by reference if it was made here, else read from its bytes.
 
     Raises:
@@ -79,6 +79,6 @@ def tensor_of(array: Array, device: torch.device) -> Tensor:
     if isinstance(array, TensorArray):
         return array.tensor.to(device)
     values = array.numpy()
-    if values.dtype.kind not in "biuf":
+    if values.dtype.kind not in ("biufc" if takes_complex else "biuf"):
         raise ValueError(f"array must hold numbers, got {values.dtype}")
     return torch.from_numpy(values.copy() if not values.flags.writeable else values).to(device)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fedrobust.component import FieldError
 from fedrobust.config import ConfigError
@@ -37,9 +38,22 @@ def initial_model(scenario: Scenario, dataset: Dataset, purpose: str = "model") 
     try:
         with seeded_initialisation(scenario.seed, purpose):
             model = scenario.model.build(dataset.model_shape, dataset.num_classes)
-    except ValueError as error:
-        raise ConfigError(f"model: {error}") from None
+            _materialise(model, dataset)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"model: {' '.join(str(error).split())}") from None
     return model.to(dataset.train.inputs.device)
+
+
+def _materialise(model: nn.Module, dataset: Dataset) -> None:
+    """Give lazily initialised parts (`nn.LazyLinear`) their shapes, by showing the model an example."""
+    if not any(is_lazy(one) for one in (*model.parameters(), *model.buffers())):
+        return
+    was_training = model.training
+    with torch.no_grad():
+        model.eval()(dataset.normalise(dataset.train.inputs[:1]).cpu())
+    model.train(was_training)
+    if any(is_lazy(one) for one in (*model.parameters(), *model.buffers())):
+        raise ValueError("has lazily initialised parameters that its forward pass does not reach")
 
 
 def draw_mark(scenario: Scenario, dataset: Dataset) -> Mark | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fedrobust.aggregation import Aggregation
 from fedrobust.attacks.scenario import Adversary
 from fedrobust.audits.data_auditing import DataFinding
+from fedrobust.clients.model_traits import ModelTraits, examine_model
 from fedrobust.clients.population import Population
 from fedrobust.config import ConfigError, errors_under
 from fedrobust.data.datasets import Dataset
@@ -76,7 +77,7 @@ def prepare(scenario: Scenario) -> Prepared:
         mark=mark,
         auditing=server_auditing(scenario, clients_dataset, model),
         audit_data=partial(_audit_data, population) if population.auditing is not None else None,
-        notices=tuple(scenario.belief_warnings()),
+        notices=(*scenario.belief_warnings(), *population.notices),
     )
     return Prepared(clients_dataset, population.assignment, model, federation, population)
 
@@ -94,9 +95,7 @@ def prepare_clients(scenario: Scenario, dataset: Dataset | None = None) -> Popul
     dataset = load_dataset(scenario) if dataset is None else dataset
     scenario = bind_attack(scenario, dataset)
     model = initial_model(scenario, dataset)
-    can_vectorize = not any(True for _ in model.buffers())
-    if scenario.client.vectorize is True and not can_vectorize:
-        raise ConfigError("client.vectorize: must be false or auto for a model with buffers (BatchNorm), got true")
+    traits, notices = _examined(scenario, model, dataset)
     check_attack(scenario, dataset)
     if scenario.attack.initial_model is not None:
         with errors_under("attack.initial_model"):
@@ -112,11 +111,35 @@ def prepare_clients(scenario: Scenario, dataset: Dataset | None = None) -> Popul
         adversary=Adversary(scenario.attack, malicious, scenario.seed),
         training=scenario.client,
         model=model,
-        can_vectorize=can_vectorize,
+        can_vectorize=traits.why_alone is None,
         has_convolutions=scenario.model.has_convolutions,
         seed=scenario.seed,
         auditing=data_auditing(scenario, dataset),
+        join_single=traits.join_single,
+        notices=notices,
     )
+
+
+def _examined(scenario: Scenario, model: nn.Module, dataset: Dataset) -> tuple[ModelTraits, tuple[str, ...]]:
+    """How the model can be trained, and what is to be said of that.
+
+    Raises:
+        ConfigError: it cannot be trained, or not together, as the config wants it.
+    """
+    wanted = scenario.client.vectorize
+    on_cpu = dataset.train.inputs.device.type != "cuda"
+    try_cohort = wanted is True or (wanted == "auto" and not (on_cpu and scenario.model.has_convolutions))
+    try:
+        traits = examine_model(model, dataset, try_cohort=try_cohort)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
+    if traits.why_alone is None:
+        return traits, ()
+    if wanted is True:
+        raise ConfigError(f"client.vectorize: must be false or auto for this model, got true: {traits.why_alone}")
+    if next(model.buffers(), None) is not None:  # as every model with batch normalisation: nothing to remark
+        return traits, ()
+    return traits, (f"clients are trained one by one, since the model cannot go through a cohort: {traits.why_alone}",)
 
 
 def _audit_data(population: Population, order: Order) -> DataFinding | None:

@@ -7,6 +7,7 @@ from fedrobust.engines.local import LocalGrid, quiet_flower
 from fedrobust.flower import apps
 from fedrobust.round import Row
 from fedrobust.scenario import Prepared, build_scenario, prepare
+from fedrobust.standstill import StandstillError, reason_for_standstill
 
 
 def play_scenario(overrides: Sequence[str]) -> list[Row]:
@@ -14,8 +15,12 @@ def play_scenario(overrides: Sequence[str]) -> list[Row]:
 
     Raises:
         ConfigError: with the key, the value and what is allowed.
+        StandstillError: no round changed the model.
     """
-    return play_rounds(prepare_scenario(overrides))
+    rows = play_rounds(prepare_scenario(overrides))
+    if reason := reason_for_standstill(rows):
+        raise StandstillError(reason)
+    return rows
 
 
 def prepare_scenario(overrides: Sequence[str]) -> Prepared:

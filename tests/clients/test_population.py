@@ -239,8 +239,10 @@ def test_a_model_is_given_back_when_training_raises() -> None:
         training = replace(TRAINING, vectorize=vectorize)
         population, vector, _ = make_population(training=training, attack=attack)
         before = [(parameter.data_ptr(), parameter.detach().clone()) for parameter in population.model.parameters()]
-        with pytest.raises(RuntimeError, match="no more poison"):
-            population.train(1, EVERYONE, vector, {})
+        trained = population.train(1, EVERYONE, vector, {})
+        assert set(trained.failures.values()) == {"RuntimeError: no more poison"}
+        assert set(trained.failures) == set(population.adversary.malicious)
+        assert set(trained.clients) == set(EVERYONE) - set(trained.failures)
         for parameter, (pointer, values) in zip(population.model.parameters(), before, strict=True):
             assert parameter.data_ptr() == pointer
             assert torch.equal(parameter, values)

@@ -9,7 +9,7 @@ from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.training import ClientJob, TrainingProgram, plan_batches, train_alone
 from fedrobust.data.examples import Dataset, Examples
-from fedrobust.parameters import ParameterLayout, clone_buffers
+from fedrobust.parameters import ParameterLayout, clone_buffers, load_into
 from fedrobust.seeds import seeded_initialisation
 
 
@@ -40,7 +40,7 @@ def retrain(
     layout = ParameterLayout.of(module)
     vector, buffers = layout.flatten(module), clone_buffers(module)
     train_alone(vector, buffers, ClientJob(0, seen, batches, None, TrainingProgram(training)), module, layout, dataset)
-    module.load_state_dict({**layout.views(vector), **buffers}, strict=False)  # buffers may be ones that are not saved
+    load_into(module, layout.views(vector), buffers)
     return AuditedModel(module, model.normalise, model.batch_size)
 
 
