@@ -2,7 +2,8 @@
 
 The server's own record says what every reply must look like. Its floating arrays are the columns of a row: first those
 that the rule judges, then those that are averaged over the clients that the rule keeps (BatchNorm's running
-statistics). All others (integers, booleans, and masks that hold an infinity) are the server's and never change.
+statistics). All others (integers, booleans, complex tables, masks that hold an
+infinity) are the server's and never change.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,13 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 from torch import Tensor
 
-_KINDS = {"b": "booleans", "i": "integers", "u": "integers", "f": "floating point numbers"}
+_KINDS = {
+    "b": "booleans",
+    "i": "integers",
+    "u": "integers",
+    "f": "floating point numbers",
+    "c": "complex numbers",
+}
 
 
 class GlobalArrays:
@@ -25,13 +32,14 @@ class GlobalArrays:
         record: the arrays as they were sent.
         num_parameters: d, the columns that the rule judges; they come first.
         num_columns: the length of a row, those d and what is averaged.
+        complex_arrays: names of those that hold complex numbers, and so stay as they are.
     """
 
     def __init__(self, record: ArrayRecord, averaged: Sequence[str] = ()) -> None:
         """Lay out `record`; floating arrays whose name matches a shell pattern in `averaged` come last in a row.
 
         Raises:
-            ValueError: an array that holds no real numbers, or NaN; no number for the rule to judge.
+            ValueError: an array that holds no numbers, or NaN; no number for the rule to judge.
         """
         self.record = record
         self._values = {name: values_of(array) for name, array in record.items()}
@@ -51,6 +59,7 @@ class GlobalArrays:
             offset += self._values[name].size
         self.num_columns = offset
         self.num_parameters = offset - sum(self._values[name].size for name in last)
+        self.complex_arrays = [name for name, values in self._values.items() if values.dtype.kind == "c"]
         if self.num_parameters == 0:
             raise ValueError(f"arrays must hold floating point numbers for the rule, got {list(self._values)}")
 
@@ -124,5 +133,5 @@ def values_of(array: Array) -> NDArray[Any]:
 
 def _kind_of(name: str, values: NDArray[Any]) -> str:
     if values.dtype.kind not in _KINDS:
-        raise ValueError(f"array {name!r} must hold real numbers, got {values.dtype}")
+        raise ValueError(f"array {name!r} must hold numbers, got {values.dtype}")
     return _KINDS[values.dtype.kind]

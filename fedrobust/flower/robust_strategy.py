@@ -238,13 +238,18 @@ class RobustStrategy(FedAvg):
         """Ask nodes to train from `arrays`, as `FedAvg` does, and remember both.
 
         Raises:
-            ValueError: arrays that hold something else than real numbers, or NaN, or nothing for the rule.
+            ValueError: arrays that hold something else than numbers, or NaN, or nothing for the rule.
         """
         messages = list(super().configure_train(server_round, arrays, config, grid))
         self._asked = frozenset(message.metadata.dst_node_id for message in messages)
         self._num_nodes = max(len(list(grid.get_node_ids())), len(self._asked))
         self._warn_of_belief()
         self._sent = GlobalArrays(arrays, self.averaged_arrays) if messages else None
+        if self._sent is not None and self._sent.complex_arrays:
+            text = f"arrays of complex numbers stay as the server has them: {', '.join(self._sent.complex_arrays)}"
+            if is_new(text, self._said):
+                self._said.add(text)
+                log.warning(text)
         return messages
 
     def aggregate_train(

@@ -41,6 +41,7 @@ def model() -> dict[str, np.ndarray]:
         "nothing": np.zeros((0, 4), np.float32),
         "frozen": np.array([True, False]),
         "mask": np.array([0, -np.inf], np.float32),
+        "rotations": np.array([1j, 1 + 2j], np.complex64),
     }
 
 
@@ -381,8 +382,8 @@ def test_wrong_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"w": np.array([1j])}, "'w' must hold real numbers, got complex128"),
-        ({"w": np.array(["a"])}, "'w' must hold real numbers, got <U1"),
+        ({"w": np.array([1j])}, "arrays must hold floating point numbers for the rule"),
+        ({"w": np.array(["a"])}, "'w' must hold numbers, got <U1"),
         ({"w": np.ones(2), "v": np.array([1.0, np.nan])}, "'v' contains NaN: nothing can be trained from it"),
         ({"n": np.array([1])}, r"must hold floating point numbers for the rule, got \['n'\]"),
         ({"running_var": np.ones(1)}, "must hold floating point numbers for the rule"),
