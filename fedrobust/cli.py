@@ -5,6 +5,7 @@ wrong in a run is one line, too, and exit code 1; what was computed stays in the
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -30,11 +31,15 @@ from fedrobust.config import ConfigError, Root, config_folder, plain, register_s
 
 if TYPE_CHECKING:
     from fedrobust.records.run_folder import RunFolder
+    from fedrobust.resuming import Resumption
 
 log = logging.getLogger("fedrobust")
 
 BAD_CONFIG, FAILED, INTERRUPTED = 2, 1, 130
-_RESUMABLE_CHANGES = ("num_rounds", "verbose")
+_RESUMABLE_CHANGES = ("num_rounds", "verbose", "data_root")
+_STOPS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+"""What ends a run as Ctrl-C does: a scheduler, a terminal that is closed."""
+_RESUME_OPTIONS = ("from", "accept_changes")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Huge pages for tensors: fresh memory is most of the cost of a large one, a third of it in them. Also read then.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in _STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _interrupt)
     register_schema()
     SweepReport.num_failed = 0
     try:
@@ -88,7 +95,7 @@ def _task(config: DictConfig) -> None:
         folder.write_config(OmegaConf.to_yaml(config))
     try:
         check_lists(context)
-        message, code = _run(config, folder, choices, resume=False)
+        message, code = _run(config, folder, choices)
     except ConfigError as error:
         message, code = str(error), BAD_CONFIG
     if code and is_cell:  # one cell that fails must not take the others with it
@@ -99,18 +106,28 @@ def _task(config: DictConfig) -> None:
         _exit(message, code)
 
 
-def _run(config: DictConfig, folder: "RunFolder", choices: Mapping[str, str], *, resume: bool) -> tuple[str, int]:
+def _run(
+    config: DictConfig, folder: "RunFolder", choices: Mapping[str, str], resumption: "Resumption | None" = None
+) -> tuple[str, int]:
     """Run in `folder`; returns why it failed and the exit code that says so, or an empty message and 0."""
     with _plain_signals():
         from fedrobust.run import run_config  # torch and flwr take seconds to import: not for --help
 
     try:
-        run_config(plain(config), folder.path, choices, resume=resume)
+        if resumption is None:
+            run_config(plain(config), folder.path, choices)
+        else:
+            run_config(plain(config), folder.path, choices, resume=True, resumption=resumption)
     except (ConfigError, OmegaConfBaseException) as error:
         return str(error) if isinstance(error, ConfigError) else explain(error, []), BAD_CONFIG
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        folder.write_failure(reason, traceback.format_exc())
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = f"the disk is full ({error.strerror}) at {error.filename or folder.path}"
+        try:
+            folder.write_failure(reason, traceback.format_exc())
+        except OSError as second:  # no room for that, either
+            return f"{reason}; failure.json cannot be written ({second.strerror}); resume={folder.path} goes on", FAILED
         return f"{reason}; what was computed, and the traceback in failure.json, are in {folder.path}", FAILED
     return "", 0
 
@@ -143,14 +160,22 @@ class SweepReport(Callback):
 
 def _resume(arguments: Sequence[str]) -> None:
     from fedrobust.records.run_folder import RunFolder
+    from fedrobust.resuming import Resumption
 
     values: dict[str, str] = {}
     for argument in arguments:
         key, separator, value = argument.partition("=")
-        if not separator or key not in ("resume", *_RESUMABLE_CHANGES):
-            raise ConfigError(f"{argument}: cannot be combined with resume; allowed: {', '.join(_RESUMABLE_CHANGES)}")
+        allowed = (*_RESUMABLE_CHANGES, *_RESUME_OPTIONS)
+        if not separator or key not in ("resume", *allowed):
+            raise ConfigError(f"{argument}: cannot be combined with resume; allowed: {', '.join(allowed)}")
         values[key] = value
     folder = RunFolder(Path(values.pop("resume")))
+    from_round, accept = values.pop("from", None), values.pop("accept_changes", "false")
+    if from_round is not None and not from_round.isdecimal():
+        raise ConfigError(f"from: must be a round, 0 or that of a checkpoint, got {from_round!r}")
+    if accept not in ("true", "false"):
+        raise ConfigError(f"accept_changes: must be true or false, got {accept!r}")
+    resumption = Resumption(None if from_round is None else int(from_round), accept == "true")
     if not (folder.path / "config.yaml").is_file():
         raise ConfigError(f"resume: must be the folder of a run (no config.yaml in {str(folder.path)!r})")
     try:
@@ -161,13 +186,11 @@ def _resume(arguments: Sequence[str]) -> None:
     config = OmegaConf.merge(OmegaConf.structured(Root), saved)
     assert isinstance(config, DictConfig)
     config.merge_with_dotlist([f"{key}={value}" for key, value in values.items()])
-    checkpoint = folder.load_checkpoint()
-    if checkpoint is not None and config.num_rounds < checkpoint[0]:
-        raise ConfigError(
-            f"num_rounds: must be at least {checkpoint[0]}, the rounds already played, got {config.num_rounds}"
-        )
+    played = max(folder.sound_checkpoints(), default=0) if resumption.from_round is None else 0
+    if config.num_rounds < played:
+        raise ConfigError(f"num_rounds: must be at least {played}, the rounds already played, got {config.num_rounds}")
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
-    message, code = _run(config, folder, folder.read_choices(), resume=True)
+    message, code = _run(config, folder, folder.read_choices(), resumption)
     if code:
         _exit(message, code)
 
@@ -191,7 +214,7 @@ def _plain_signals() -> Iterator[None]:
 
     There is nothing to keep yet.
     """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *_STOPS)}
     ours = {number: handler for number, handler in handlers.items() if callable(handler)}  # not ignored, as by nohup
     try:
         for number in ours:

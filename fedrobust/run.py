@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from fedrobust.config import ConfigError
+from fedrobust.config import GROUPS, ConfigError
 from fedrobust.data.partition import class_histogram
 from fedrobust.deployment import deploy
 from fedrobust.engines import Engine, Local
@@ -23,11 +23,16 @@ from fedrobust.evaluation.attack_success import stamp_all
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.flower.client_app import population_of_config
 from fedrobust.parameters import saved_tensors
+from fedrobust.records.checkpoint import Checkpoint
 from fedrobust.records.console import RunConsole, print_summary
+from fedrobust.records.environment import versions
+from fedrobust.records.lock import FolderInUseError, locked
 from fedrobust.records.plot_audit import save_report
 from fedrobust.records.plot_pictures import plot_examples, plot_partition
 from fedrobust.records.plots import plot_run
 from fedrobust.records.run_folder import RunFolder
+from fedrobust.records.settings import flat_settings
+from fedrobust.resuming import MEMORY, Resumption, find_start, restore
 from fedrobust.round import Federation, Row, evaluate_model
 from fedrobust.scenario import Prepared, Scenario, build_scenario, prepare
 from fedrobust.scenario.auditing import futile_audits
@@ -36,10 +41,6 @@ from fedrobust.scenario.twin import reason_for_twin
 from fedrobust.standstill import StandstillError, reason_for_standstill
 
 log = logging.getLogger("fedrobust")
-
-_MEMORY = "memory/"
-"""What the aggregation remembers lies in a checkpoint beside the model's tensors, under this prefix."""
-
 
 Drive = Callable[[Prepared, Callable[[Row], None]], None]
 """Plays what is left of a federation's rounds, and calls back after each."""
@@ -51,6 +52,7 @@ def run_config(
     choices: Mapping[str, str],
     *,
     resume: bool = False,
+    resumption: Resumption | None = None,
     drive: Drive | None = None,
 ) -> Row:
     """Run what a resolved root config describes.
@@ -60,13 +62,14 @@ def run_config(
         folder: where the run's records go.
         choices: which option of each config group was chosen.
         resume: go on from the folder's checkpoint (from the start, if there is none yet).
+        resumption: from where, and whether changed settings are accepted; `None` is from the newest checkpoint.
         drive: plays the rounds instead of the config's engine (Flower's own runtime does, under `flwr run`).
 
     Returns:
         The summary.
 
     Raises:
-        ConfigError: the config cannot run, or there is nothing to resume.
+        ConfigError: the config cannot run, or the folder cannot be resumed, or another process writes into it.
         KeyboardInterrupt: after everything computed so far has been kept.
         StandstillError: no round changed the model; after everything has been kept.
     """
@@ -81,14 +84,41 @@ def run_config(
     records = RunFolder(folder)
     try:
         records.create(resume=resume)
+        with locked(folder):
+            records.create(resume=resume)  # somebody may have begun since
+            return _run_in(
+                records, scenario, prepared, values, choices, twin_reason, resumption if resume else None, drive
+            )
     except FileExistsError as error:
         raise ConfigError(f"hydra.run.dir: {error}") from None
+    except FolderInUseError as error:
+        raise ConfigError(f"{'resume' if resume else 'hydra.run.dir'}: {error}") from None
+
+
+def _run_in(
+    records: RunFolder,
+    scenario: Scenario,
+    prepared: Prepared,
+    values: Mapping[str, Any],
+    choices: Mapping[str, str],
+    twin_reason: str | None,
+    resumption: Resumption | None,
+    drive: Drive | None,
+) -> Row:
+    """Run in a folder that is this process's own."""
+    resume = resumption is not None
+    start = None if resumption is None else find_start(records, flat_settings(values), resumption)
     config = OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+    # The choices first: a folder with a config can be resumed, and must know them by then.
+    known = choices or (start.choices if start else {})
+    records.write_choices({group: known[group] for group in GROUPS if group in known})
     records.write_config(config)
-    records.write_choices(choices)
-    records.write_environment(str(prepared.federation.state.vector.device))
+    changed = records.write_environment(str(prepared.federation.state.vector.device))
+    if changed:
+        log.warning("this part of the run has other versions than the first: %s", ", ".join(changed))
     write_data(records, scenario, prepared)
-    summary = play(scenario, prepared, records, values, drive or partial(drive_engine, scenario.engine, config), resume)
+    drive = drive or partial(drive_engine, scenario.engine, config)
+    summary = play(scenario, prepared, records, values, drive, resume, start=start)
     if scenario.attack.deployed_model is not None:
         summary |= deploy(scenario.attack.deployed_model, prepared.federation, records)
     control: Sequence[Row] | None = None
@@ -120,6 +150,7 @@ def play(
     drive: Drive,
     resume: bool,
     *,
+    start: Checkpoint | None = None,
     whole: Path | None = None,
 ) -> Row:
     """Play a prepared scenario's rounds (those that are left) and keep their records; returns the summary.
@@ -130,15 +161,17 @@ def play(
         records: where the records go.
         values: the root config, for trackers.
         drive: plays the rounds.
-        resume: go on from the folder's checkpoint.
+        resume: go on with what the folder holds.
+        start: the checkpoint to go on from; `None` begins at round 0.
         whole: the folder that can be resumed, if not that of the records: of the run whose twin this is.
     """
     federation = dataclasses.replace(prepared.federation, on_report=partial(save_report, records))
     prepared = dataclasses.replace(prepared, federation=federation)
-    seconds_before = restore(federation, records) if resume else 0.0
+    seconds_before = restore(federation, records, start) if resume else 0.0
     started = time.perf_counter()
+    about = {"config": flat_settings(values), "choices": records.read_choices(), "versions": versions()}
     keeper = _Keeper(
-        federation, records, scenario.checkpoint_every, lambda: seconds_before + time.perf_counter() - started
+        federation, records, scenario.checkpoint_every, lambda: seconds_before + time.perf_counter() - started, about
     )
     tracker = scenario.logger.open(records, values, start_round=federation.state.round_number)
     with RunConsole(scenario.verbose, federation.num_rounds, federation.state.round_number) as console:
@@ -184,7 +217,8 @@ def play_control(
     twin_records = RunFolder(records.path / "control")
     twin_records.create(resume=resume)
     drive = partial(drive_engine, twin.engine, "")
-    twin_summary = play(twin, prepared, twin_records, values, drive, resume, whole=records.path)
+    start = find_start(twin_records, flat_settings(values), Resumption()) if resume else None
+    twin_summary = play(twin, prepared, twin_records, values, drive, resume, start=start, whole=records.path)
     twin_records.write_summary(twin_summary)
     figures = {
         "control": "benign_twin",
@@ -246,25 +280,6 @@ def _audit_summary(rows: Sequence[Mapping[str, Any]]) -> Row:
     return {**last, "seconds_audit": sum(row["seconds_audit"] for row in rows)}
 
 
-def restore(federation: Federation, records: RunFolder) -> float:
-    """Put the checkpoint's state into `federation` and cut the records to it; returns the seconds already spent."""
-    checkpoint = records.load_checkpoint()
-    if checkpoint is None:
-        records.truncate_rounds(-1)
-        return 0.0
-    round_number, tensors, meta = checkpoint
-    state = federation.state
-    layout, device = federation.layout, state.vector.device
-    state.round_number = round_number
-    state.vector = torch.cat([tensors[name].reshape(-1) for name in layout.names]).to(device)
-    state.buffers = {name: tensors[name].to(device) for name in state.buffers}
-    state.memory = {
-        name.removeprefix(_MEMORY): values.to(device) for name, values in tensors.items() if name.startswith(_MEMORY)
-    }
-    records.truncate_rounds(round_number)
-    return float(meta["seconds"])
-
-
 def write_data(records: RunFolder, scenario: Scenario, prepared: Prepared) -> None:
     """Write how the data are divided, and what clean and triggered examples look like."""
     dataset, assignment = prepared.dataset, prepared.assignment
@@ -293,14 +308,17 @@ class _Keeper:
     """Keeps what rounds leave behind; holds the state as of the last round that was kept."""
 
     def __init__(
-        self, federation: Federation, records: RunFolder, checkpoint_every: int, seconds: Callable[[], float]
+        self,
+        federation: Federation,
+        records: RunFolder,
+        checkpoint_every: int,
+        seconds: Callable[[], float],
+        about: Mapping[str, Mapping[str, str]],
     ) -> None:
-        self.federation, self.records, self.checkpoint_every, self.seconds = (
-            federation,
-            records,
-            checkpoint_every,
-            seconds,
-        )
+        """`about`: what a checkpoint says of the run that it belongs to."""
+        self.federation, self.records, self.checkpoint_every = federation, records, checkpoint_every
+        self.seconds, self.about = seconds, about
+        self._saved_round: int | None = None
         self._remember()
 
     def keep(self, row: Row) -> None:
@@ -310,8 +328,13 @@ class _Keeper:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        memory = {_MEMORY + name: values.cpu() for name, values in self._memory.items()}
-        self.records.save_checkpoint(self.round_number, self.tensors() | memory, {"seconds": self.seconds()})
+        """Save the state, unless that has been done: the file before it must be of an earlier round."""
+        if self.round_number == self._saved_round:
+            return
+        memory = {MEMORY + name: values.cpu() for name, values in self._memory.items()}
+        meta = {"seconds": self.seconds()}
+        self.records.save_checkpoint(Checkpoint(self.round_number, self.tensors() | memory, meta, **self.about))
+        self._saved_round = self.round_number
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What training changes, by name."""

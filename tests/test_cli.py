@@ -119,7 +119,7 @@ def test_what_goes_wrong_in_a_run_is_one_line_and_what_was_computed_stays(comman
     assert [row["round"] for row in RunFolder(folder).read_rounds()] == [0, 1]
     checkpoint = RunFolder(folder).load_checkpoint()
     assert checkpoint is not None
-    assert checkpoint[0] == 1
+    assert checkpoint.round == 1
     assert (folder / "model.safetensors").exists()
     # The second call is behind it: the run can go on from where it stopped.
     code, _, err = command("resume=run verbose=false")

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fedrobust.records.secrets import masked
+
 PACKAGES = ("fedrobust", "torch", "torchvision", "flwr", "numpy", "hydra-core")
 
 
@@ -23,7 +25,7 @@ def describe_environment(device: str) -> dict[str, Any]:
     """
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "command_line": shlex.join(sys.argv),
+        "command_line": shlex.join(masked(sys.argv)),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
@@ -34,6 +36,12 @@ def describe_environment(device: str) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         **_commit(Path(__file__)),
     }
+
+
+def versions() -> dict[str, str]:
+    """Python's version, those of the packages that figures depend on, and the commit where there is one."""
+    found = {"python": platform.python_version(), **{name: str(_version(name)) for name in PACKAGES}}
+    return {**found, "git_commit": str(_commit(Path(__file__))["git_commit"])}
 
 
 def _device_name(device: torch.device) -> str:

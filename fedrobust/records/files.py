@@ -12,12 +12,26 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: whoever reads it sees the old bytes or the new ones, also after a kill or power cut."""
     # In the same folder, since a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(_open_new(temporary), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # on a full disk above all: half a file is of no use
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def _open_new(path: Path) -> int:
+    """A descriptor of a new file; what lies there, left by a kill or a link to somewhere else, goes first."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return os.open(path, flags, 0o666)
+    except FileExistsError:
+        path.unlink()
+        return os.open(path, flags, 0o666)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A run is one folder; this is the only place that knows the names of its files."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from fedrobust.records.checkpoint import Checkpoint, CheckpointError, portable
 from fedrobust.records.environment import describe_environment
 from fedrobust.records.files import sync_folder, to_json, write_atomically
+
+_OLD_SUMMARY = "summary.previous.json"
 
 Row: TypeAlias = Mapping[str, Any]
 """What one round leaves behind, by name: plain JSON values. Round 0 is the initial model."""
@@ -50,21 +53,47 @@ class RunFolder:
             raise FileExistsError(f"{self.path} already holds a run; resume it or choose another folder")
 
     def write_config(self, yaml_text: str) -> None:
-        """Write the resolved config, as YAML."""
-        self._write("config.yaml", yaml_text)
+        """Write the resolved config, as YAML, unless it is there already."""
+        path = self.path / "config.yaml"
+        if not path.exists() or path.read_bytes() != yaml_text.encode():
+            self._write("config.yaml", yaml_text)
 
     def write_choices(self, choices: Mapping[str, str]) -> None:
         """Write which option of each config group was chosen, such as `{"attack": "dba"}`."""
         self._write("choices.json", to_json(choices, indent=2) + "\n")
 
     def read_choices(self) -> dict[str, str]:
-        """What `write_choices` wrote; nothing for a folder without it."""
-        path = self.path / "choices.json"
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        """What `write_choices` wrote; nothing for a folder without it, or with something else in its place."""
+        try:
+            found = json.loads((self.path / "choices.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        fits = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+        return found if fits else {}
 
-    def write_environment(self, device: str) -> None:
-        """Write what the run runs on: versions, commit, `device`, threads, command line."""
-        self._write("environment.json", to_json(describe_environment(device), indent=2) + "\n")
+    def write_environment(self, device: str) -> list[str]:
+        """Write what the run runs on: versions, commit, `device`, threads, command line.
+
+        Of a run in parts the first part's stays; those of later parts are lines of environments.jsonl.
+
+        Returns:
+            What is not as it was in the first part, `name: before -> now` each.
+        """
+        here = describe_environment(device)
+        path = self.path / "environment.json"
+        try:
+            before = json.loads(path.read_text("utf-8"))
+            assert isinstance(before, dict)
+        except (OSError, ValueError, AssertionError):
+            self._write("environment.json", to_json(here, indent=2) + "\n")
+            return []
+        self._append("environments.jsonl", here)
+        then, newer = _versions(before), _versions(here)
+        return [f"{name}: {then[name]} -> {now}" for name, now in newer.items() if then.get(name, now) != now]
+
+    def write_change(self, round_number: int, changes: Mapping[str, Any]) -> None:
+        """Note that settings have changed after `round_number`, `[before, after]` by dotted name: changes.jsonl."""
+        self._append("changes.jsonl", {"after_round": round_number, "changes": dict(changes)})
 
     def write_partition(
         self, histogram: Tensor, *, seed: int, sizes: Sequence[int], indices: Sequence[Sequence[int] | Tensor]
@@ -88,7 +117,7 @@ class RunFolder:
         parts = [torch.as_tensor(part, dtype=torch.int64) for part in indices]
         lengths = torch.tensor([0, *(len(part) for part in parts)])
         ragged = {"indices": torch.cat([torch.empty(0, dtype=torch.int64), *parts]), "offsets": lengths.cumsum(0)}
-        write_atomically(self.path / "partition.safetensors", _serialise(ragged))
+        write_atomically(self.path / "partition.safetensors", save(portable(ragged)))
 
     def read_histogram(self) -> Tensor | None:
         """The partition's `(clients, classes)` counts, or `None` before it was written."""
@@ -102,13 +131,7 @@ class RunFolder:
 
     def append_round(self, row: Row) -> None:
         """Append one round as one line, on disk when this returns; after a kill, call `truncate_rounds` first."""
-        is_first = not self._rounds.exists()
-        with self._rounds.open("ab") as file:
-            file.write((to_json(row) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
-        if is_first:
-            sync_folder(self.path)
+        self._append(self._rounds.name, row)
 
     def read_rounds(self) -> list[dict[str, Any]]:
         """All rounds in the order written; a last line that a kill has torn is left out.
@@ -120,56 +143,115 @@ class RunFolder:
 
     def truncate_rounds(self, last_round: int) -> None:
         """Drop the rounds after `last_round`, and a torn last line; the bytes of what stays do not change."""
-        if self._rounds.exists():
-            kept = [line for line, row in self._complete_lines() if row["round"] <= last_round]
-            write_atomically(self._rounds, b"".join(kept))
+        if last_round < 0:
+            self._rounds.unlink(missing_ok=True)
+        elif self._rounds.exists():
+            kept = b"".join(line for line, row in self._complete_lines() if row["round"] <= last_round)
+            if kept != self._rounds.read_bytes():
+                write_atomically(self._rounds, kept)
 
     def write_summary(self, summary: Row) -> None:
         """Write the final figures of a run that has finished; NaN and infinity become null."""
         self._write("summary.json", to_json(summary, indent=2) + "\n")
-        (self.path / "failure.json").unlink(missing_ok=True)
+        for name in ("failure.json", _OLD_SUMMARY):
+            (self.path / name).unlink(missing_ok=True)
 
     def write_failure(self, reason: str, traceback: str | None = None) -> None:
-        """Write why a run did not finish, and where in the code if that is not a matter of its config."""
+        """Write why a run did not finish, and where in the code if that is not a matter of its config.
+
+        The summary of an earlier part is kept under another name.
+        """
         failure = {"reason": reason} if traceback is None else {"reason": reason, "traceback": traceback}
         self._write("failure.json", to_json(failure, indent=2) + "\n")
-        (self.path / "summary.json").unlink(missing_ok=True)
+        if (summary := self.path / "summary.json").exists():
+            os.replace(summary, self.path / _OLD_SUMMARY)
 
     def save_model(self, tensors: Mapping[str, Tensor], name: str = "model") -> None:
         """Write the model, or another under its `name`; the same tensors give the same bytes."""
-        write_atomically(self.path / f"{name}.safetensors", _serialise(tensors))
+        write_atomically(self.path / f"{name}.safetensors", save(portable(tensors)))
 
-    def save_checkpoint(self, round: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Replace the checkpoint by the state after `round`; a kill leaves the old one or the new one, never a mix.
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint beside the one before, which stays; a kill leaves at least one of them whole."""
+        data = checkpoint.to_bytes()
+        if self.checkpoint_file.exists():
+            os.replace(self.checkpoint_file, self.previous_checkpoint_file)
+        write_atomically(self.checkpoint_file, data)
 
-        Args:
-            round: the last round that the state contains.
-            tensors: what must come back exactly, by name.
-            meta: what else must come back, as JSON values (here NaN and infinity do survive).
+    def load_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint last saved, or `None` if there is none.
+
+        Raises:
+            CheckpointError: it cannot be believed.
         """
-        text = json.dumps({"round": round, "meta": dict(meta)}, sort_keys=True)
-        write_atomically(self._checkpoint, _serialise(tensors, {"checkpoint": text}))
+        for path in (self.checkpoint_file, self.previous_checkpoint_file):
+            if path.exists():  # without the newer one, a kill came between two renames
+                return Checkpoint.read(path)
+        return None
 
-    def load_checkpoint(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """The round, tensors (on the CPU) and meta last saved, or `None` if there is no checkpoint."""
-        if not self._checkpoint.exists():
-            return None
-        with safe_open(self._checkpoint, framework="pt") as file:
-            saved = json.loads(file.metadata()["checkpoint"])
-            # Cloned, since the file's own tensors are a view of a file that the next checkpoint replaces.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return saved["round"], tensors, saved["meta"]
+    def sound_checkpoints(self) -> dict[int, Checkpoint]:
+        """Those in the folder that can be believed, by their round."""
+        found: dict[int, Checkpoint] = {}
+        for path in (self.previous_checkpoint_file, self.checkpoint_file):
+            with contextlib.suppress(CheckpointError, FileNotFoundError):
+                checkpoint = Checkpoint.read(path)
+                found[checkpoint.round] = checkpoint
+        return found
+
+    def set_checkpoints_aside(self) -> None:
+        """Give the checkpoints names under which nothing finds them."""
+        for path in (self.checkpoint_file, self.previous_checkpoint_file):
+            if path.exists():
+                os.replace(path, path.with_suffix(".set_aside"))
+
+    def set_all_aside(self) -> None:
+        """Do so with checkpoints and rounds: the run starts again, and nothing of what was there is lost."""
+        self.set_checkpoints_aside()
+        if self._rounds.exists():
+            os.replace(self._rounds, self._rounds.with_suffix(".set_aside"))
+
+    def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Make one of the sound checkpoints the newest; the other is set aside."""
+        self.set_checkpoints_aside()
+        write_atomically(self.checkpoint_file, checkpoint.to_bytes())
+
+    @property
+    def has_rounds(self) -> bool:
+        """Whether any round was recorded."""
+        return self._rounds.exists() and self._rounds.stat().st_size > 0
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def previous_checkpoint_file(self) -> Path:
+        """The one before."""
+        return self.path / "checkpoint.previous.safetensors"
 
     @property
     def _rounds(self) -> Path:
         return self.path / "rounds.jsonl"
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
-
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
+
+    def _append(self, name: str, row: Row) -> None:
+        """Append a line of JSON; half a line, as a full disk leaves it, is taken back."""
+        path = self.path / name
+        is_first = not path.exists()
+        with path.open("ab") as file:
+            start = file.tell()
+            try:
+                file.write((to_json(row) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(path, start)
+                raise
+        if is_first:
+            sync_folder(self.path)
 
     def _complete_lines(self) -> list[tuple[bytes, dict[str, Any]]]:
         if not self._rounds.exists():
@@ -180,16 +262,15 @@ class RunFolder:
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
-            row: dict[str, Any] = json.loads(line)
-        except ValueError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self._rounds}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict) or type(row.get("round")) is not int:
+            raise ValueError(f"{self._rounds}, line {number}: not a round's record")
         return row
 
 
-def _serialise(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Safetensors bytes in the order of the names; one metadata entry at most, since the format sorts none."""
-    # Copied, since the format refuses tensors that share memory, as views into one parameter vector do.
-    copies = {
-        name: tensors[name].detach().to("cpu").clone(memory_format=torch.contiguous_format) for name in sorted(tensors)
-    }
-    return save(copies, metadata=metadata)
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    packages = environment.get("packages")
+    named = packages if isinstance(packages, Mapping) else {}
+    return {name: str(value) for name, value in {"python": environment.get("python"), **named}.items()}

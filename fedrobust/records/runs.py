@@ -1,12 +1,14 @@
 """The runs below a folder, read back from what each left in its own."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
+
+from fedrobust.records.settings import leaves
 
 # What may differ between two runs of the same scenario: the seed, where, how loudly and to whom a run reports, and
 # whether a benign twin is played after it.
@@ -75,7 +77,7 @@ def _read(folder: Path) -> Run:
     return Run(
         folder=folder,
         choices=choices,
-        settings={name: str(value) for name, value in _leaves(config) if _is_scenario(name)},
+        settings={name: str(value) for name, value in leaves(config) if _is_scenario(name)},
         seed=seed,
         status=status,
         reason=reason,
@@ -87,14 +89,6 @@ def _read(folder: Path) -> Run:
 def _is_scenario(name: str) -> bool:
     first, last = name.replace("/", ".").split(".")[0], name.split(".")[-1]
     return first not in _NOT_THE_SCENARIO and not last.endswith(_PLACES)
-
-
-def _leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ by `count_tries`. All of them, slow ones included, and the page:
     pytest tests/faults -m "slow or not slow" --write-reliability
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,51 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     total, kept = (sum(counts[index] for counts in got.values()) for index in (0, 1))
     summary = f"{total} tries of {len(got)} faults; {kept} got what is promised.\n\n"
     PAGE.write_text(HEAD + summary + "\n".join(lines).rstrip() + "\n")
+
+
+@pytest.fixture(autouse=True)
+def _quiet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no pictures: they take seconds, and no fault here is about them."""
+    if "whole" in request.fixturenames:
+        without_pictures(monkeypatch)
+
+
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs of this process draw nothing."""
+    for name in ("plot_run", "plot_partition", "plot_examples"):
+        monkeypatch.setattr(f"fedrobust.run.{name}", lambda *_args, **_kwargs: None)
+
+
+@pytest.fixture(scope="session")
+def half_and_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of a run that was stopped after round 2 of 4, and of the same run, undisturbed."""
+    from folders import SCENARIO
+
+    from fedrobust import cli
+
+    base = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        cli.main([*SCENARIO, f"hydra.run.dir={base / 'whole'}"])
+        cli.main([*SCENARIO, f"hydra.run.dir={base / 'half'}", "num_rounds=2"])
+    return base / "half", base / "whole"
+
+
+@pytest.fixture
+def whole(half_and_whole: tuple[Path, Path]) -> Path:
+    """The folder of a run of four rounds that nobody disturbed."""
+    return half_and_whole[1]
+
+
+@pytest.fixture
+def half(half_and_whole: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy of the folder of that run, stopped after two rounds."""
+    return Path(shutil.copytree(half_and_whole[0], tmp_path / "run"))
+
+
+@pytest.fixture
+def going_on(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Resume a folder's run, to four rounds: exit code and standard error."""
+    from folders import command
+
+    return lambda folder, *more: command([f"resume={folder}", "num_rounds=4", *more], capsys)

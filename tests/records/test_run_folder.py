@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from fedrobust.records.checkpoint import Checkpoint
 from fedrobust.records.run_folder import RunFolder
 
 
@@ -116,12 +117,12 @@ def test_checkpoint_comes_back_exactly(folder: RunFolder) -> None:
     vector = torch.tensor([0.1, math.nan, -0.0, 1e-45])
     tensors = {"global": vector, "momentum/0": torch.tensor(3), "empty": torch.empty(0, 2)}
     meta = {"best": 0.1 + 0.2, "loss": math.inf, "names": ["a", "b"]}
-    folder.save_checkpoint(6, {"old": vector}, {})
-    folder.save_checkpoint(7, tensors, meta)
+    folder.save_checkpoint(Checkpoint(6, {"old": vector}, {}))
+    folder.save_checkpoint(Checkpoint(7, tensors, meta))
     loaded = folder.load_checkpoint()
     assert loaded is not None
-    number, got, got_meta = loaded
-    assert (number, got_meta) == (7, meta)
+    got = loaded.tensors
+    assert (loaded.round, loaded.meta) == (7, meta)
     assert got.keys() == tensors.keys()
     assert got["global"].view(torch.int32).tolist() == vector.view(torch.int32).tolist()
     assert got["momentum/0"].item() == 3
@@ -130,18 +131,21 @@ def test_checkpoint_comes_back_exactly(folder: RunFolder) -> None:
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new file takes the old one's name only when it is whole: stop just before."""
-    folder.save_checkpoint(1, {"global": torch.ones(2)}, {})
+    folder.save_checkpoint(Checkpoint(1, {"global": torch.ones(2)}, {}))
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fedrobust.records.files.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        folder.save_checkpoint(2, {"global": torch.zeros(2)}, {})
+        folder.save_checkpoint(Checkpoint(2, {"global": torch.zeros(2)}, {}))
     monkeypatch.undo()
     loaded = folder.load_checkpoint()
     assert loaded is not None
-    assert loaded[0] == 1
-    assert loaded[1]["global"].tolist() == [1, 1]
-    folder.save_checkpoint(2, {"global": torch.zeros(2)}, {})  # and what the kill left is no obstacle
-    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoint.safetensors"]
+    assert loaded.round == 1
+    assert loaded.tensors["global"].tolist() == [1, 1]
+    folder.save_checkpoint(Checkpoint(2, {"global": torch.zeros(2)}, {}))  # and what the kill left is no obstacle
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "checkpoint.previous.safetensors",
+        "checkpoint.safetensors",
+    ]

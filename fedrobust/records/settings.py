@@ -1,0 +1,18 @@
+"""A config as flat settings: what two runs, or two parts of one, are compared by."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of all that is no mapping."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def flat_settings(config: Mapping[Any, Any]) -> dict[str, str]:
+    """The config's leaves as text, by dotted name."""
+    return {name: str(value) for name, value in leaves(config)}
