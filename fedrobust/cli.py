@@ -20,7 +20,6 @@ import hydra
 from hydra._internal.utils import get_args_parser  # private, but the only way to know Hydra's flags
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,6 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fedrobust.compose import check_lists, chosen
 from fedrobust.composition_errors import explain
 from fedrobust.config import ConfigError, Root, config_folder, plain, register_schema
+from fedrobust.records.settings import flat_settings
+from fedrobust.sweep import BAD_CONFIG, CellState, SweepReport, state_of_cell, stop
 
 if TYPE_CHECKING:
     from fedrobust.records.run_folder import RunFolder
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedrobust")
 
-BAD_CONFIG, FAILED, INTERRUPTED = 2, 1, 130
+FAILED, INTERRUPTED = 1, 130
 _RESUMABLE_CHANGES = ("num_rounds", "verbose", "data_root")
 _STOPS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 """What ends a run as Ctrl-C does: a scheduler, a terminal that is closed."""
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, _interrupt)
     register_schema()
-    SweepReport.num_failed = 0
+    SweepReport.num_failed, SweepReport.num_cells = 0, None
     try:
         if arguments[:1] == ["list"]:  # no KEY=VALUE: nothing for Hydra
             from fedrobust.registry import print_list  # imports torch
@@ -69,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.argv = [sys.argv[0], *arguments]
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_task)()
     except ConfigError as error:
-        _exit(str(error))
+        stop(str(error))
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        _exit(explain(error, arguments))  # of composing: `_run` has dealt with those of running
+        stop(explain(error, arguments))  # of composing: `_run` has dealt with those of running
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     if SweepReport.num_failed:
@@ -83,27 +84,51 @@ def _task(config: DictConfig) -> None:
     from fedrobust.records.run_folder import RunFolder
 
     context = HydraConfig.get()
-    is_cell = context.mode == RunMode.MULTIRUN
     folder = RunFolder(Path(context.runtime.output_dir))
+    if context.mode == RunMode.MULTIRUN:
+        _play_cell(config, context, folder)
+        return
     try:
         folder.create()
-    except FileExistsError as error:  # made since the start: by another cell, if hydra.sweep.subdir is the same for all
-        _exit(f"hydra.{'sweep' if is_cell else 'run'}.dir: {error}")
+    except FileExistsError as error:  # made since the start
+        stop(f"hydra.run.dir: {error}")
+    check_lists(context)
+    message, code = _run(config, folder, chosen(context, config))
+    if code:
+        stop(message, code)
+
+
+def _play_cell(config: DictConfig, context: Any, folder: "RunFolder") -> None:
+    """Play a cell of a sweep, or what is left of it; one that fails must not take the others with it."""
+    from fedrobust.resuming import Resumption
+
     choices = chosen(context, config)
-    if is_cell:  # known before the run, so that the table can show a cell that fails
-        folder.write_choices(choices)
-        folder.write_config(OmegaConf.to_yaml(config))
+    total = "" if SweepReport.num_cells is None else f" of {SweepReport.num_cells}"
+    name = f"cell {int(context.job.num) + 1}{total} ({context.job.override_dirname or 'no overrides'})"
+    try:
+        values = plain(config)
+        state = state_of_cell(folder.path, flat_settings(values))
+    except ValueError as error:
+        stop(f"hydra.sweep.dir: {error}")
+    log.info("%s %s", name, state.value)
+    if state is CellState.SKIP:
+        return
+    # Known before the run, so that the table can show a cell that fails.
+    folder.write_choices(choices)
+    if state is CellState.PLAY:
+        folder.write_config(OmegaConf.to_yaml(OmegaConf.create(values)))
     try:
         check_lists(context)
-        message, code = _run(config, folder, choices)
+        message, code = _run(config, folder, choices, Resumption() if state is CellState.GO_ON else None)
     except ConfigError as error:
         message, code = str(error), BAD_CONFIG
-    if code and is_cell:  # one cell that fails must not take the others with it
+    except KeyboardInterrupt:
+        log.info("stopped in %s; the same command with hydra.sweep.dir=%s goes on", name, context.sweep.dir)
+        raise
+    if code:
         if code == BAD_CONFIG:
             folder.write_failure(message)
         log.error("%s failed: %s", folder.path, message)
-    elif code:
-        _exit(message, code)
 
 
 def _run(
@@ -130,32 +155,6 @@ def _run(
             return f"{reason}; failure.json cannot be written ({second.strerror}); resume={folder.path} goes on", FAILED
         return f"{reason}; what was computed, and the traceback in failure.json, are in {folder.path}", FAILED
     return "", 0
-
-
-class SweepReport(Callback):
-    """Before Hydra writes into a folder: whether it is free. After a sweep: how many cells failed."""
-
-    num_failed = 0
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse the folder of another run."""
-        folder = Path(config.hydra.run.dir)
-        if (folder / "rounds.jsonl").exists():
-            _exit(f"hydra.run.dir: must be a folder without a run, got {str(folder)!r}; to go on: resume={folder}")
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse a folder with the runs of another sweep."""
-        folder = Path(config.hydra.sweep.dir)
-        if next(folder.glob("**/rounds.jsonl"), None) is not None:
-            _exit(f"hydra.sweep.dir: must be a folder without runs, got {str(folder)!r}")
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Count the failures that the sweep's cells left in their folders."""
-        folder = Path(config.hydra.sweep.dir)
-        failures = sorted(folder.glob("**/failure.json"))
-        SweepReport.num_failed = len(failures)
-        print(f"{len(failures)} runs failed" if failures else "all runs finished", end="; ")
-        print(f"see them with: fedrobust-report {folder}")
 
 
 def _resume(arguments: Sequence[str]) -> None:
@@ -192,7 +191,7 @@ def _resume(arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
     message, code = _run(config, folder, folder.read_choices(), resumption)
     if code:
-        _exit(message, code)
+        stop(message, code)
 
 
 def _check_flags(arguments: Sequence[str]) -> None:
@@ -227,8 +226,3 @@ def _plain_signals() -> Iterator[None]:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _exit(message: str, code: int = BAD_CONFIG) -> None:
-    print(f"fedrobust: {message}", file=sys.stderr)
-    sys.exit(code)

@@ -150,7 +150,10 @@ def test_two_cells_in_one_folder_do_not_overwrite_each_other(command, tmp_path):
     code, _, err = command(sweep)
     cell = tmp_path / "sweep" / "cell"
     assert code == 2
-    assert err == f"fedrobust: hydra.sweep.dir: {cell} already holds a run; resume it or choose another folder\n"
+    assert err == (
+        f"fedrobust: hydra.sweep.dir: '{cell}' holds a run with other settings (seed: 0 there, 1 in this command); "
+        "choose another folder\n"
+    )
     assert (cell / "summary.json").exists()
     assert "seed: 0" in (cell / "config.yaml").read_text()
 

@@ -12,6 +12,7 @@ from fedrobust.records.grid import arrange, is_figure
 from fedrobust.records.heatmap import plot_heatmaps
 from fedrobust.records.runs import Run, find_runs
 from fedrobust.records.tables import comma_separated, markdown, records, terminal_side_by_side, terminal_table
+from fedrobust.sweep import missing_cells
 
 _SUCCESS, _CONTROL = "attack_success_rate", "control_attack_success_rate"
 _ALWAYS = (_SUCCESS, _CONTROL, "clean_accuracy")  # the control where a benign twin was played
@@ -74,7 +75,7 @@ def write_report(
     Raises:
         ValueError: `folder` holds no runs, or they have no such metric, group or setting.
     """
-    runs = find_runs(folder)
+    runs, damaged = find_runs(folder)
     metrics = _metrics(runs, [metric, *figures])
     grid = arrange(runs, rows, columns)
     target = output or folder / "report"
@@ -93,6 +94,12 @@ def write_report(
     for cell in grid.cells.values():
         for run in cell.failures:
             console.print(f"{run.folder}: {run.status}: {run.reason}", markup=False, highlight=False, soft_wrap=True)
+    for where, reason in damaged.items():
+        console.print(f"{where}: damaged, left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if absent := missing_cells(folder):
+        numbers = ", ".join(map(str, absent[:10])) + (", ..." if len(absent) > 10 else "")
+        message = f"{folder}: {len(absent)} cells of the sweep are missing, they never began: {numbers}"
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
     for run in grid.superseded:
         message = f"{run.folder}: left out, started again with the same settings and seed"
         console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -45,17 +45,25 @@ class Run:
         return self.choices.get(key, self.settings.get(key))
 
 
-def find_runs(root: Path) -> list[Run]:
-    """The runs in `root` and the folders below it, sorted by path.
+def find_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
+    """The runs in `root` and the folders below it, sorted by path, and the folders that are damaged, with the reason.
 
     Raises:
-        ValueError: there is none, or a file of one is not readable as what it should be.
+        ValueError: there is no run that can be read.
     """
     # Hydra writes a config.yaml too, in .hydra/, but no choices.json.
     folders = sorted(path.parent for path in root.rglob("choices.json") if (path.parent / "config.yaml").exists())
-    if not folders:
-        raise ValueError(f"no runs below {root} (a run is a folder with config.yaml and choices.json)")
-    return [_read(folder) for folder in folders]
+    runs: list[Run] = []
+    damaged: dict[Path, str] = {}
+    for folder in folders:
+        try:
+            runs.append(_read(folder))
+        except Exception as error:  # what the YAML parser raises has no type in OmegaConf's terms
+            damaged[folder] = " ".join(str(error).split())[:200]
+    if not runs:
+        more = f"; {len(damaged)} are damaged, such as {next(iter(damaged.items()))}" if damaged else ""
+        raise ValueError(f"no runs below {root} (a run is a folder with config.yaml and choices.json){more}")
+    return runs, damaged
 
 
 def _read(folder: Path) -> Run:

@@ -48,7 +48,7 @@ def _table(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def _cells(root: Path, rows: str = "attack", columns: str = "aggregator") -> dict[tuple[str, str], list[int]]:
-    grid = arrange(find_runs(root), rows, columns)
+    grid = arrange(find_runs(root)[0], rows, columns)
     return {key: [run.seed for run in cell.runs] for key, cell in grid.cells.items()}
 
 
@@ -137,7 +137,7 @@ def test_a_swept_setting_gets_its_own_rows(tmp_path: Path) -> None:
         ("dba (num_malicious=10)", "krum"): [0],
         ("none", "mean"): [0],
     }
-    assert arrange(find_runs(tmp_path), "attack", "aggregator").rows == (
+    assert arrange(find_runs(tmp_path)[0], "attack", "aggregator").rows == (
         "dba (num_malicious=2)",
         "dba (num_malicious=10)",
         "none",
