@@ -38,10 +38,10 @@ class SweepReport(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Claim a folder of the run's own; refuse that of another run."""
         folder = Path(config.hydra.run.dir)
-        if (folder / "rounds.jsonl").exists():
-            stop(f"hydra.run.dir: must be a folder without a run, got {str(folder)!r}; to go on: resume={folder}")
         if not _is_chosen(config, "hydra.run.dir"):
             _set(config, "run", _claim(folder))
+        elif (folder / "rounds.jsonl").exists():
+            stop(f"hydra.run.dir: must be a folder without a run, got {str(folder)!r}; to go on: resume={folder}")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Claim a folder of the sweep's own, or go on in that of the same sweep; refuse any other."""

@@ -80,20 +80,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(autouse=True)
 def _quiet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no pictures: they take seconds, and no fault here is about them."""
+    from folders import without_pictures
+
     if "whole" in request.fixturenames:
         without_pictures(monkeypatch)
-
-
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs of this process draw nothing."""
-    for name in ("plot_run", "plot_partition", "plot_examples"):
-        monkeypatch.setattr(f"fedrobust.run.{name}", lambda *_args, **_kwargs: None)
 
 
 @pytest.fixture(scope="session")
 def half_and_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of a run that was stopped after round 2 of 4, and of the same run, undisturbed."""
-    from folders import SCENARIO
+    from folders import SCENARIO, without_pictures
 
     from fedrobust import cli
 

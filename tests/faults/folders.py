@@ -1,6 +1,7 @@
 """A small run whose folder is damaged on purpose, and how a command that meets it ends."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ SAME = ("model.safetensors", "choices.json", "partition.json", "partition.safete
 def command(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """The exit code of `fedrobust ARGUMENTS`, and what it says on standard error."""
     capsys.readouterr()
-    code = 0
+    code, handlers = 0, list(logging.root.handlers)
     try:
         cli.main(list(arguments))
     except SystemExit as stop:
         code = int(stop.code or 0)
+    for handler in logging.root.handlers:
+        if handler not in handlers:  # writes to what pytest will have closed
+            logging.root.removeHandler(handler)
     return code, capsys.readouterr().err
 
 
@@ -60,3 +64,9 @@ def assert_one_line(code: int, said: str, expected_code: int = 2) -> None:
     assert len(lines) == 1, said
     assert lines[0].startswith("fedrobust: ")
     assert "Traceback" not in said
+
+
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs of this process draw nothing."""
+    for name in ("plot_run", "plot_partition", "plot_examples"):
+        monkeypatch.setattr(f"fedrobust.run.{name}", lambda *_args, **_kwargs: None)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from folders import assert_one_line, assert_same_run, command
+from folders import assert_one_line, assert_same_run, command, without_pictures
 
 from fedrobust.records.report import main as report
 from fedrobust.records.run_folder import RunFolder
@@ -24,7 +24,6 @@ GRID = ["-m", *TINY, "aggregator=mean,krum", "seed=0,1"]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of four cells that nobody disturbed."""
-    from conftest import without_pictures
 
     from fedrobust import cli
 

@@ -1,0 +1,83 @@
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import SCENARIO, assert_one_line, assert_same_run, command
+
+GoingOn = Callable[..., tuple[int, str]]
+
+
+class Disk:
+    """Lets the first few writes below a folder pass, and no other."""
+
+    def __init__(self, folder: Path, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.room, self.num_refused = str(folder), room, 0
+        self.fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", self.sync)
+
+    def sync(self, descriptor: int) -> None:
+        where = os.readlink(f"/proc/self/fd/{descriptor}")
+        if where.startswith(self.folder) and os.path.isfile(where):
+            self.room -= 1
+            if self.room < 0:
+                self.num_refused += 1
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), where)
+        self.fsync(descriptor)
+
+
+@pytest.mark.fault(
+    "Full disk", "no room from some write of a run on", "one line that says so; what was kept goes on to the same bytes"
+)
+@pytest.mark.parametrize("room", range(0, 20))
+def test_a_new_run(
+    tmp_path: Path, whole: Path, room: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        disk = Disk(folder, room, patch)
+        code, said = command([*SCENARIO, f"hydra.run.dir={folder}"], capsys)
+    if not disk.num_refused:
+        assert code == 0
+        assert_same_run(folder, whole)
+        return
+    assert_one_line(code, said, expected_code=1)
+    assert "the disk is full (No space left on device)" in said
+    assert not list(folder.rglob(".*.tmp"))
+    again = [f"resume={folder}"] if (folder / "config.yaml").exists() else [*SCENARIO, f"hydra.run.dir={folder}"]
+    code, said = command(again, capsys)
+    assert code == 0, said
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.fault(
+    "Full disk", "no room from some write of a resumed run on", "one line that says so; nothing good is lost"
+)
+@pytest.mark.parametrize("room", range(0, 12))
+def test_a_resumed_run(half: Path, whole: Path, room: int, going_on: GoingOn, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        disk = Disk(half, room, patch)
+        code, said = going_on(half)
+    if disk.num_refused:
+        assert_one_line(code, said, expected_code=1)
+        assert "the disk is full" in said
+        assert not list(half.rglob(".*.tmp"))
+    code, said = going_on(half)
+    assert code == 0, said
+    assert_same_run(half, whole)
+
+
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(
+    half: Path, whole: Path, going_on: GoingOn, tmp_path: Path
+) -> None:
+    victims: dict[Path, Any] = {}
+    for name in ("summary.json", "model.safetensors", "checkpoint.safetensors", "config.yaml", "choices.json"):
+        victim = tmp_path / f"victim of {name}"
+        victim.write_text("mine")
+        (half / f".{name}.tmp").symlink_to(victim)
+        victims[victim] = None
+    assert going_on(half)[0] == 0
+    assert_same_run(half, whole)
+    assert all(victim.read_text() == "mine" for victim in victims)
