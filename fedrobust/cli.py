@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedrobust.compose import check_lists, chosen
 from fedrobust.composition_errors import explain
 from fedrobust.config import ConfigError, Root, config_folder, plain, register_schema
+from fedrobust.foreign import check_foreign, read_trust
 from fedrobust.records.settings import flat_settings
 from fedrobust.sweep import BAD_CONFIG, CellState, SweepReport, state_of_cell, stop
 
@@ -40,7 +41,7 @@ FAILED, INTERRUPTED = 1, 130
 _RESUMABLE_CHANGES = ("num_rounds", "verbose", "data_root")
 _STOPS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 """What ends a run as Ctrl-C does: a scheduler, a terminal that is closed."""
-_RESUME_OPTIONS = ("from", "accept_changes")
+_RESUME_OPTIONS = ("from", "accept_changes", "trust")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -182,6 +183,8 @@ def _resume(arguments: Sequence[str]) -> None:
     except Exception as error:  # what the YAML parser raises has no type in OmegaConf's terms
         reason = " ".join(str(error).split())
         raise ConfigError(f"resume: cannot read {str(folder.path / 'config.yaml')!r} ({reason})") from None
+    trust = read_trust(values.pop("trust")) if "trust" in values else ()
+    check_foreign(OmegaConf.to_container(saved, resolve=False), trust, str(folder.path / "config.yaml"))
     config = OmegaConf.merge(OmegaConf.structured(Root), saved)
     assert isinstance(config, DictConfig)
     config.merge_with_dotlist([f"{key}={value}" for key, value in values.items()])

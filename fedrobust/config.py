@@ -173,6 +173,9 @@ def _locate(target: Any, path: str) -> Any:
     except Exception as error:  # whatever the import of a module may raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}._target_: cannot import {target!r} ({reason})") from None
+    is_ours, module = str(target).startswith("fedrobust."), str(getattr(found, "__module__", ""))
+    if is_ours and not module.startswith("fedrobust."):  # reached by way of what a module of ours imports
+        raise ConfigError(f"{path}._target_: must name a component of fedrobust, got {target!r}, which is {module}'s")
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ConfigError(f"{path}._target_: must name a component (a dataclass), got {target!r}")
     return found

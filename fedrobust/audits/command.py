@@ -108,6 +108,7 @@ def _reading(options: argparse.Namespace) -> "Reading":
         mean=options.mean,
         std=options.std,
         data_root=options.data_root,
+        trust=tuple(options.trust),
     )
 
 
@@ -172,6 +173,10 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--unmarked", type=Path, nargs="+", default=[], metavar="MODEL",
         help="watermark: unmarked models of the same task, needed unless its labels are drawn at random",
+    )  # fmt: skip
+    how.add_argument(
+        "--trust", nargs="+", default=[], metavar="MODULE",
+        help="modules besides fedrobust whose components the config of a run may name; their code runs",
     )  # fmt: skip
     return parser
 

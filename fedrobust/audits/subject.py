@@ -13,9 +13,10 @@ from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.model_files import load_model, read_weights
 from fedrobust.audits.picture_folder import PictureFolder, read_picture_folder
 from fedrobust.component import FieldError
-from fedrobust.config import ConfigError, build
+from fedrobust.config import build
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.devices import select_device
+from fedrobust.foreign import check_foreign
 from fedrobust.models import Architecture
 from fedrobust.seeds import torch_generator
 
@@ -55,6 +56,7 @@ class Reading:
         mean: of the normalisation, one number or one a channel; `None` goes by the architecture.
         std: likewise.
         data_root: where a run's data set lies.
+        trust: modules whose components a run's config may name.
     """
 
     device: str = "auto"
@@ -65,6 +67,7 @@ class Reading:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     data_root: Path | None = None
+    trust: Sequence[str] = ()
 
 
 def read_subject(path: Path, data: Path | None, reading: Reading) -> Subject:
@@ -154,7 +157,7 @@ class RunSetting:
         config = path / "config.yaml"
         if not config.is_file():
             raise ValueError(f"{path}: must be a run's folder, with config.yaml and model.safetensors")
-        values = _read_config(config)
+        values = _read_config(config, reading.trust)
         device = _device(reading.device)
         root = reading.data_root or (Path(values["data_root"]) if values.get("data_root") else None)
         try:
@@ -188,25 +191,16 @@ def _check_classes(folder: PictureFolder, num_classes: int) -> None:
         )
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
-    """A run's config, as long as what is built of it names nothing but fedrobust's own components."""
+def _read_config(path: Path, trust: Sequence[str]) -> Mapping[str, Any]:
+    """A run's config, as long as it names nothing but fedrobust's own components, and those of modules to `trust`."""
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except Exception as error:  # what the YAML parser raises has no type in OmegaConf's terms
         raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: must be a run's config, got {type(values).__name__}")
-    for group in _BUILT_GROUPS:
-        for target in _targets(values.get(group)):
-            if not str(target).startswith("fedrobust."):
-                raise ConfigError(f"{path}: {group} must be one of fedrobust's own, got {target!r}, which is not run")
+    check_foreign({group: values.get(group) for group in (*_BUILT_GROUPS, "data_root")}, trust, str(path))
     return {str(key): value for key, value in values.items()}
-
-
-def _targets(node: Any) -> list[Any]:
-    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    own = [node["_target_"]] if isinstance(node, dict) and "_target_" in node else []
-    return own + [target for part in inner for target in _targets(part)]
 
 
 def _device(name: str) -> torch.device:

@@ -315,7 +315,7 @@ def test_a_run_is_audited_from_its_folder_and_foreign_components_are_not_run(com
     run.write_config(config.replace("fedrobust.models.MLP", "os.system"))
     code, _, err = command("run --audit neural_cleanse --quick --out foreign")
     assert code == 2
-    assert "model must be one of fedrobust's own, got 'os.system', which is not run" in err
+    assert "model._target_ must be one of fedrobust's own, got 'os.system', which is not run" in err
 
 
 def _untrained() -> dict[str, torch.Tensor]:
