@@ -109,6 +109,7 @@ def _reading(options: argparse.Namespace) -> "Reading":
         std=options.std,
         data_root=options.data_root,
         trust=tuple(options.trust),
+        classes=None if options.classes is None else options.classes.split(","),
     )
 
 
@@ -131,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
         "--audit", required=True, choices=[*MODEL_AUDITS, *DATA_AUDITS], metavar="AUDIT", help="one of those above"
     )
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="pictures, a subfolder for each class")
+    parser.add_argument(
+        "--classes", metavar="A,B,C",
+        help="names of the subfolders in the order of the model's labels (default: integers are the labels, other "
+        "names count in their alphabet)",
+    )  # fmt: skip
     parser.add_argument("--clean", type=Path, metavar="FOLDER", help="pictures that are known to be clean, likewise")
     parser.add_argument("--out", type=Path, default=Path("audit"), metavar="DIR", help="results (default: audit)")
     model = parser.add_argument_group("the model, for a file of weights")

@@ -28,6 +28,7 @@ from fedrobust.data.examples import Examples
 from fedrobust.records.files import to_json, write_atomically
 from fedrobust.records.plot_style import save_figure
 from fedrobust.seeds import torch_generator
+from fedrobust.watermarks.ownership import binomial_p_value
 
 TARGETS = {
     "neural_cleanse": "fedrobust.audits.model.NeuralCleanse",
@@ -43,6 +44,8 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
 """Of audits, with what they have by default where it is not the component's own."""
 QUICK_CHECKS = 20
 _LOW_ACCURACY = 0.5
+_CHANCE = 1e-3
+"""A model that guesses is as often right as one that is read wrongly with at least this probability."""
 
 
 def audit_model(options: argparse.Namespace, reading: Reading) -> bool:
@@ -107,13 +110,15 @@ def audit_data(options: argparse.Namespace, reading: Reading) -> bool:
             raise ValueError(
                 "MODEL: must be given, trained on these pictures; frequency needs none, but then --input-size"
             )
-        folder = read_picture_folder(options.data, (3, *reading.input_size), reading.max_examples, reading.seed)
+        folder = read_picture_folder(
+            options.data, (3, *reading.input_size), reading.max_examples, reading.seed, classes=reading.classes
+        )
         examples, names, paths, model, accuracy = folder.examples, folder.class_names, folder.paths, None, None
     clean = None
     if options.clean is not None:
         channels, height, width = examples.inputs.shape[1:]
         clean = read_picture_folder(
-            options.clean, (channels, height, width), None, options.seed, option="--clean"
+            options.clean, (channels, height, width), None, options.seed, option="--clean", classes=reading.classes
         ).examples
     with spinner(f"auditing {len(examples)} pictures"):
         report = audit(examples, model, torch_generator(options.seed, "audit"), clean)
@@ -235,13 +240,20 @@ def _describe(subject: Subject) -> float:
     """
     examples = subject.examples
     try:
-        predicted = subject.model.logits(examples.inputs).argmax(dim=1).cpu()
+        logits = subject.model.logits(examples.inputs)
     except RuntimeError as error:  # pooling that leaves nothing of them, say
         size, reason = "x".join(map(str, examples.inputs.shape[1:])), " ".join(str(error).split())
         raise ValueError(f"--input-size: must be one that the model can read, got {size} ({reason})") from None
-    accuracy = float((predicted == examples.labels).double().mean())
+    is_right = logits.argmax(dim=1).cpu() == examples.labels
+    accuracy, num_classes = float(is_right.double().mean()), logits.shape[1]
     print(subject.description)
     print(f"{len(examples)} examples of {len(examples.labels.unique())} classes, accuracy {100 * accuracy:.1f} %")
+    if binomial_p_value(int(is_right.sum()), len(examples), 1 / num_classes) > _CHANCE:
+        raise ValueError(
+            f"no verdict: the model is right about {int(is_right.sum())} of {len(examples)} pictures of {num_classes} "
+            "classes, no better than chance; are --mean and --std those that it was trained with, and the subfolders "
+            "those of its labels (--classes)?"
+        )
     if accuracy < _LOW_ACCURACY:
         print(
             "warning: the model is wrong about most examples; are --mean and --std those that it was trained with, and "

@@ -1,5 +1,6 @@
 """Pictures in a folder, a subfolder for each class, as torchvision's `ImageFolder` reads them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,17 @@ from PIL import Image, UnidentifiedImageError
 from fedrobust.data.examples import Examples
 from fedrobust.seeds import torch_generator
 
+_DEEPEST = 65_535
+
 
 @dataclass(frozen=True, eq=False)
 class PictureFolder:
     """What was read.
 
     Attributes:
-        examples: raw pictures in [0, 1]; a class's label is its place in the alphabet of classes.
-        class_names: names of the subfolders, in the order of the labels.
+        examples: raw pictures in [0, 1]. A class's label is the integer that its subfolder is called by, or its place
+            among the classes that were named, or else in the alphabet of subfolders.
+        class_names: of the labels, in their order.
         paths: of each picture.
     """
 
@@ -27,7 +31,12 @@ class PictureFolder:
 
 
 def read_picture_folder(
-    folder: Path, input_shape: tuple[int, int, int], max_examples: int | None, seed: int, option: str = "--data"
+    folder: Path,
+    input_shape: tuple[int, int, int],
+    max_examples: int | None,
+    seed: int,
+    option: str = "--data",
+    classes: Sequence[str] | None = None,
 ) -> PictureFolder:
     """Read the pictures below `folder`, scaled to `input_shape`.
 
@@ -37,6 +46,7 @@ def read_picture_folder(
         max_examples: read a random choice of as many; `None` reads all.
         seed: of the choice.
         option: what the command line calls the folder, for messages.
+        classes: the subfolders' names in the order of the labels; one that is missing has no pictures.
 
     Raises:
         ValueError: no such folder, no pictures in it, or one that cannot be read.
@@ -46,27 +56,64 @@ def read_picture_folder(
     if not folder.is_dir():
         raise ValueError(f"{option}: must be a folder with a subfolder of pictures for each class, got {str(folder)!r}")
     try:
-        found = ImageFolder(str(folder))
+        found = ImageFolder(str(folder), allow_empty=True)
     except FileNotFoundError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{option}: must have a subfolder of pictures for each class ({reason})") from None
     chosen = torch.arange(len(found.samples))
     if max_examples is not None:
         chosen = torch.randperm(len(chosen), generator=torch_generator(seed, "pictures"))[:max_examples].sort().values
+    if not len(chosen):
+        raise ValueError(
+            f"{option}: must have a subfolder of pictures for each class, and {str(folder)!r} has no picture"
+        )
+    names = _class_names(found.classes, classes, option)
     samples = [found.samples[index] for index in chosen.tolist()]
     pictures = torch.stack([_read(Path(path), input_shape, option) for path, _ in samples])
-    labels = torch.tensor([label for _, label in samples])
-    return PictureFolder(Examples(pictures, labels), tuple(found.classes), tuple(Path(path) for path, _ in samples))
+    labels = torch.tensor([names.index(found.classes[place]) for _, place in samples])
+    return PictureFolder(Examples(pictures, labels), names, tuple(Path(path) for path, _ in samples))
+
+
+def _class_names(found: Sequence[str], classes: Sequence[str] | None, option: str) -> tuple[str, ...]:
+    """The name of each label, given the subfolders that there are."""
+    if classes is not None:
+        if strange := sorted(set(found) - set(classes)):
+            raise ValueError(f"{option}: has subfolders that --classes does not name: {', '.join(strange)}")
+        return tuple(classes)
+    if all(name.isdecimal() and name == str(int(name)) for name in found):
+        return tuple(str(label) for label in range(max(map(int, found)) + 1))
+    return tuple(found)
 
 
 def _read(path: Path, input_shape: tuple[int, int, int], option: str) -> torch.Tensor:
     channels, height, width = input_shape
     try:
         with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.array(image, dtype=np.float32).reshape(height, width, channels) / 255
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            planes = _planes(file, channels)
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{option}: cannot read {str(path)!r} ({' '.join(str(error).split())})") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    if planes[0].size != (width, height):
+        planes = [plane.resize((width, height), Image.Resampling.BILINEAR) for plane in planes]
+    pixels = np.stack([np.asarray(plane, dtype=np.float32) for plane in planes]) / 255
+    return torch.from_numpy(pixels).expand(channels, -1, -1).contiguous()
+
+
+def _planes(image: Image.Image, channels: int) -> list[Image.Image]:
+    """The channels of a picture, of 8 bits or floats from 0 to 255; one for all if it is grey and of more bits.
+
+    Raises:
+        ValueError: it has more than pixels on a scale that is known.
+    """
+    mode = image.mode
+    if mode.startswith("I"):  # 16 bits, which `convert` would cut at 255
+        deep = np.asarray(image, dtype=np.float64)
+        if deep.min() < 0 or deep.max() > _DEEPEST:
+            raise ValueError(f"its numbers lie in {deep.min():g}..{deep.max():g}; pictures have 8 or 16 bits")
+        return [Image.fromarray((deep * (255 / _DEEPEST)).astype(np.float32))]
+    if mode == "F":
+        raise ValueError("it holds floating point numbers, whose scale is not known; pictures have 8 or 16 bits")
+    if "A" in image.getbands() or "transparency" in image.info:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        if alpha.min() < 255:
+            raise ValueError("it is transparent in places, and what shows there is not known")
+    return list(image.convert("L" if channels == 1 else "RGB").split())

@@ -57,6 +57,7 @@ class Reading:
         std: likewise.
         data_root: where a run's data set lies.
         trust: modules whose components a run's config may name.
+        classes: names of subfolders in the order of the labels.
     """
 
     device: str = "auto"
@@ -68,6 +69,7 @@ class Reading:
     std: Sequence[float] | None = None
     data_root: Path | None = None
     trust: Sequence[str] = ()
+    classes: Sequence[str] | None = None
 
 
 def read_subject(path: Path, data: Path | None, reading: Reading) -> Subject:
@@ -85,13 +87,15 @@ def read_files(path: Path, data: Path | None, reading: Reading) -> Subject:
     Raises:
         ValueError: see `read_subject`.
     """
+    if not path.exists():
+        raise ValueError(f"MODEL: must be a file of weights or the folder of a run, and there is no {str(path)!r}")
     if reading.architecture is None:
         raise ValueError(f"--architecture: must be given for {path}: a file of weights does not say which it is")
     if data is None:
         raise ValueError("--data: must be given, a folder with a subfolder of pictures for each class")
     loaded = load_model(path, reading.architecture, reading.input_size)
     device = _device(reading.device)
-    folder = read_picture_folder(data, loaded.input_shape, reading.max_examples, reading.seed)
+    folder = read_picture_folder(data, loaded.input_shape, reading.max_examples, reading.seed, classes=reading.classes)
     _check_classes(folder, loaded.num_classes)
     default = (IMAGENET_MEAN, IMAGENET_STD) if loaded.is_torchvision else ((0.0,), (1.0,))
     mean = _per_channel("--mean", reading.mean or default[0], loaded.input_shape[0], device)
@@ -123,7 +127,9 @@ def read_run(path: Path, data: Path | None, reading: Reading) -> Subject:
         if dataset.kind != "image":
             raise ValueError(f"--data: is for models of pictures, and {dataset.name} has none")
         channels, height, width = dataset.input_shape
-        folder = read_picture_folder(data, (channels, height, width), reading.max_examples, reading.seed)
+        folder = read_picture_folder(
+            data, (channels, height, width), reading.max_examples, reading.seed, classes=reading.classes
+        )
         _check_classes(folder, dataset.num_classes)
         return Subject(model, folder.examples, folder.class_names, folder.paths, description)
     order = torch.randperm(len(dataset.test), generator=torch_generator(reading.seed, "pictures"))
@@ -184,7 +190,13 @@ class RunSetting:
 
 
 def _check_classes(folder: PictureFolder, num_classes: int) -> None:
-    if len(folder.class_names) > num_classes:
+    names = folder.class_names
+    if len(names) < num_classes and not all(name.isdecimal() for name in names):
+        raise ValueError(
+            f"--data: must have a subfolder for each of the model's {num_classes} classes, got {len(names)}, and their "
+            "names do not say which are missing; --classes names all of them in the order of the model's labels"
+        )
+    if len(names) > num_classes:
         raise ValueError(
             f"--data: must have at most {num_classes} subfolders, the classes of the model, "
             f"got {len(folder.class_names)}"

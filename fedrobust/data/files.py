@@ -4,7 +4,7 @@ import gzip
 import http.client
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -61,14 +61,29 @@ def read_torchvision(name: TorchvisionName, root: Path, *, train: bool) -> tuple
 
     folder, files, _ = _FILES[name]
     present = all((root / folder / file).is_file() for file in files)
+    was_there = [path for path in (root, *root.parents) if path.exists()]
     try:
         with _connect_timeout():
             source = getattr(datasets, name)(root, train=train, download=not present)
     except (URLError, OSError, http.client.HTTPException, RuntimeError, ValueError, AssertionError) as error:
+        if not present:
+            _remove_empty(root / folder, was_there)
         # Network, disk, torchvision's "Dataset not found"; the last two are how its idx reader meets a cut-off file.
         raise DataError(_explain(name, root, present, error)) from error
     images, labels = torch.as_tensor(source.data), torch.as_tensor(source.targets).long()
+    if len(images) != len(labels):  # torchvision does not look
+        part = "train" if train else "test"
+        counts = f"{len(images)} images and {len(labels)} labels"
+        raise DataError(f"{name} is damaged: its {part} files in {root / folder} hold {counts}")
     return (images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)), labels
+
+
+def _remove_empty(folder: Path, was_there: Sequence[Path]) -> None:
+    """Take back the folders that a download made and put nothing into."""
+    for path in (folder, *folder.parents):
+        if path in was_there or not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()
 
 
 def read_writers(root: Path, labels: Tensor) -> Tensor | None:

@@ -8,6 +8,7 @@ from torch.nn.parameter import is_lazy
 
 from fedrobust.component import FieldError
 from fedrobust.config import ConfigError
+from fedrobust.data.checks import check_dataset
 from fedrobust.data.datasets import Dataset
 from fedrobust.devices import select_device
 from fedrobust.scenario.scenario import Scenario
@@ -23,9 +24,11 @@ def load_dataset(scenario: Scenario) -> Dataset:
     """
     device = select_device(scenario.device)
     try:
-        return scenario.dataset.load(_data_root(scenario), device)
+        dataset = scenario.dataset.load(_data_root(scenario), device)
+        check_dataset(dataset)
     except ValueError as error:
         raise ConfigError(f"dataset: {error}") from None
+    return dataset
 
 
 def initial_model(scenario: Scenario, dataset: Dataset, purpose: str = "model") -> nn.Module:
