@@ -5,13 +5,11 @@ wrong in a run is one line, too, and exit code 1; what was computed stays in the
 """
 
 import contextlib
-import errno
 import io
 import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +135,7 @@ def _run(
 ) -> tuple[str, int]:
     """Run in `folder`; returns why it failed and the exit code that says so, or an empty message and 0."""
     with _plain_signals():
+        from fedrobust.failures import keep_failure
         from fedrobust.run import run_config  # torch and flwr take seconds to import: not for --help
 
     try:
@@ -147,14 +146,7 @@ def _run(
     except (ConfigError, OmegaConfBaseException) as error:
         return str(error) if isinstance(error, ConfigError) else explain(error, []), BAD_CONFIG
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = f"the disk is full ({error.strerror}) at {error.filename or folder.path}"
-        try:
-            folder.write_failure(reason, traceback.format_exc())
-        except OSError as second:  # no room for that, either
-            return f"{reason}; failure.json cannot be written ({second.strerror}); resume={folder.path} goes on", FAILED
-        return f"{reason}; what was computed, and the traceback in failure.json, are in {folder.path}", FAILED
+        return keep_failure(error, folder), FAILED
     return "", 0
 
 

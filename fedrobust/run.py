@@ -82,13 +82,12 @@ def run_config(
     if twin_reason is not None:
         log.info("a benign twin is played after the run, which about doubles the time: %s", twin_reason)
     records = RunFolder(folder)
+    going_on = (resumption or Resumption()) if resume else None
     try:
         records.create(resume=resume)
         with locked(folder):
             records.create(resume=resume)  # somebody may have begun since
-            return _run_in(
-                records, scenario, prepared, values, choices, twin_reason, resumption if resume else None, drive
-            )
+            return _run_in(records, scenario, prepared, values, choices, twin_reason, going_on, drive)
     except FileExistsError as error:
         raise ConfigError(f"hydra.run.dir: {error}") from None
     except FolderInUseError as error:
