@@ -22,11 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedrobust.compose import check_lists, chosen
+from fedrobust.compose import check_lists, chosen, settle
 from fedrobust.composition_errors import explain
 from fedrobust.config import ConfigError, Root, config_folder, plain, register_schema
 from fedrobust.foreign import check_foreign, read_trust
 from fedrobust.records.settings import flat_settings
+from fedrobust.records.versions import version_line
 from fedrobust.sweep import BAD_CONFIG, CellState, SweepReport, state_of_cell, stop
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     register_schema()
     SweepReport.num_failed, SweepReport.num_cells = 0, None
     try:
+        if arguments in (["--version"], ["version"]):
+            print(version_line())
+            return
         if arguments[:1] == ["list"]:  # no KEY=VALUE: nothing for Hydra
             from fedrobust.registry import print_list  # imports torch
 
@@ -91,8 +95,11 @@ def _task(config: DictConfig) -> None:
         folder.create()
     except FileExistsError as error:  # made since the start
         stop(f"hydra.run.dir: {error}")
-    check_lists(context)
-    message, code = _run(config, folder, chosen(context, config))
+    try:
+        check_lists(context)
+        message, code = _run(settle(config, context), folder, chosen(context, config))
+    except ConfigError as error:
+        message, code = str(error), BAD_CONFIG
     if code:
         stop(message, code)
 
@@ -104,6 +111,7 @@ def _play_cell(config: DictConfig, context: Any, folder: "RunFolder") -> None:
     choices = chosen(context, config)
     total = "" if SweepReport.num_cells is None else f" of {SweepReport.num_cells}"
     name = f"cell {int(context.job.num) + 1}{total} ({context.job.override_dirname or 'no overrides'})"
+    config = settle(config, context)
     try:
         values = plain(config)
         state = state_of_cell(folder.path, flat_settings(values))
