@@ -18,7 +18,7 @@ from fedrobust.round import Federation
 
 log = logging.getLogger("fedrobust")
 
-FREE = ("num_rounds", "verbose", "data_root", "resume", "logger.")
+FREE = ("num_rounds", "verbose", "plot_formats", "data_root", "resume", "logger.")
 """Settings that a later part of a run may have otherwise: how far, how loud, where data lie, who is told."""
 
 MEMORY = "memory/"

@@ -29,7 +29,9 @@ from fedrobust.records.environment import versions
 from fedrobust.records.lock import FolderInUseError, locked
 from fedrobust.records.loggers import open_tracker
 from fedrobust.records.plot_audit import save_report
+from fedrobust.records.plot_deployment import plot_deployment
 from fedrobust.records.plot_pictures import plot_examples, plot_partition
+from fedrobust.records.plot_style import figures_of
 from fedrobust.records.plots import plot_run
 from fedrobust.records.run_folder import RunFolder
 from fedrobust.records.settings import flat_settings
@@ -88,11 +90,19 @@ def run_config(
         records.create(resume=resume)
         with locked(folder):
             records.create(resume=resume)  # somebody may have begun since
-            return _run_in(records, scenario, prepared, values, choices, twin_reason, going_on, drive)
+            with figures_of(_caption(scenario, choices or records.read_choices()), scenario.plot_formats):
+                return _run_in(records, scenario, prepared, values, choices, twin_reason, going_on, drive)
     except FileExistsError as error:
         raise ConfigError(f"hydra.run.dir: {error}") from None
     except FolderInUseError as error:
         raise ConfigError(f"{'resume' if resume else 'hydra.run.dir'}: {error}") from None
+
+
+def _caption(scenario: Scenario, choices: Mapping[str, str]) -> str:
+    """What a picture is of, wherever it is copied to."""
+    groups = ("attack", "preaggregator", "aggregator", "dataset", "model", "partition")
+    shown = [f"{group}={choices[group]}" for group in groups if group in choices and choices[group] != "none"]
+    return ", ".join([*shown, f"clients={scenario.num_clients}", f"seed={scenario.seed}"])
 
 
 def _run_in(
@@ -120,7 +130,9 @@ def _run_in(
     drive = drive or partial(drive_engine, scenario.engine, config)
     summary = play(scenario, prepared, records, values, drive, resume, start=start)
     if scenario.attack.deployed_model is not None:
-        summary |= deploy(scenario.attack.deployed_model, prepared.federation, records)
+        deployed = deploy(scenario.attack.deployed_model, prepared.federation, records)
+        summary |= deployed
+        plot_deployment(records, deployed)
     control: Sequence[Row] | None = None
     if twin_reason is not None:
         control, summary = play_control(scenario, records, values, summary, resume)

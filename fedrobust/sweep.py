@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fedrobust.records.settings import flat_settings
 
 BAD_CONFIG = 2
-_OWN = ("hydra.", "verbose", "resume")
+_OWN = ("hydra.", "verbose", "plot_formats", "resume")
 
 
 class CellState(Enum):
