@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from fedrobust.cli import main
 from fedrobust.compose import compose_config
+from fedrobust.records.checkpoint import Checkpoint
 from fedrobust.records.run_folder import RunFolder
 
 Run = Callable[[str], str]
@@ -101,13 +102,16 @@ def test_a_run_folder_that_cannot_be_made(refused, tmp_path):
     assert refused(f"hydra.run.dir={tmp_path / 'file' / 'run'}") == expected
 
 
+ALLOWED = "cannot be combined with resume; allowed: num_rounds, verbose, data_root, from, accept_changes, trust"
+
+
 def resumable(folder: RunFolder, *overrides: str, round_number: int) -> None:
     """A stopped run, with as little in it as `resume` looks at."""
     values, choices = compose_config(overrides)
     folder.create()
     folder.write_config(OmegaConf.to_yaml(OmegaConf.create(values)))
     folder.write_choices(choices)
-    folder.save_checkpoint(round_number, {"weight": torch.zeros(1)}, {"seconds": 1.0})
+    folder.save_checkpoint(Checkpoint(round_number, {"weight": torch.zeros(1)}, {"seconds": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -119,8 +123,11 @@ def resumable(folder: RunFolder, *overrides: str, round_number: int) -> None:
         ),
         ("num_rounds=0", "num_rounds: must be at least 5, the rounds already played, got 0"),
         ("num_rounds=4", "num_rounds: must be at least 5, the rounds already played, got 4"),
-        ("seed=1", "seed=1: cannot be combined with resume; allowed: num_rounds, verbose"),
-        ("aggregator=mean", "aggregator=mean: cannot be combined with resume; allowed: num_rounds, verbose"),
+        (
+            "seed=1",
+            "seed=1: cannot be combined with resume; allowed: num_rounds, verbose, data_root, from, accept_changes, trust",
+        ),
+        ("aggregator=mean", f"aggregator=mean: {ALLOWED}"),
     ],
 )
 def test_a_wrong_change_on_resume(refused, tmp_path, change, expected):

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedrobust.compose import compose_overrides
 from fedrobust.flower.apps import play_rounds, prepare_nodes
+from fedrobust.records.lock import free_folder
 from fedrobust.round import Row
 from fedrobust.run import run_config
 from fedrobust.scenario import Prepared
@@ -31,10 +32,11 @@ def main(grid: Grid, context: Context) -> None:
     log.setLevel(logging.INFO)
     options = context.run_config
     values, choices = compose_overrides(str(options["overrides"]))
-    folder = str(options["folder"]) or datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")
+    named = str(options["folder"])
+    folder = Path(named) if named else free_folder(Path(datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")))
 
     def drive(prepared: Prepared, on_round: Callable[[Row], None]) -> None:
         prepare_nodes(grid, int(options["num-nodes"]), float(options["start-timeout"]))
         play_rounds(prepared.federation, grid, on_round)
 
-    run_config(values, Path(folder), choices, drive=drive)
+    run_config(values, folder, choices, drive=drive)
