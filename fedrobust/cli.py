@@ -99,8 +99,11 @@ def _task(config: DictConfig) -> None:
         folder.create()
     except FileExistsError as error:  # made since the start
         stop(f"hydra.run.dir: {error}")
-    check_lists(context)
-    message, code = _run(config, folder, chosen(context, config))
+    try:
+        check_lists(context)
+        message, code = _run(config, folder, chosen(context, config))
+    except ConfigError as error:  # told here: Hydra would add a line of its own
+        message, code = str(error), BAD_CONFIG
     if code:
         stop(message, code)
 

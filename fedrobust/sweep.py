@@ -163,7 +163,7 @@ def explain_unwritable(key: str, error: OSError, folder: Path) -> tuple[str, int
 
 
 def _claim(key: str, folder: Path) -> Path:
-    """A new folder called `folder`, or that with a number after its name; ends the command where there cannot be one."""
+    """A new folder called `folder`, or that with a number after its name, or the end of the command."""
     try:
         return free_folder(folder)
     except OSError as error:
