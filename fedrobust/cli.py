@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedrobust.compose import check_lists, chosen
+from fedrobust.compose import check_lists, chosen, settle
 from fedrobust.composition_errors import explain
 from fedrobust.config import ConfigError, Root, config_folder, plain, register_schema
 from fedrobust.foreign import check_foreign, read_trust
 from fedrobust.records.full_disk import explain_full_disk
 from fedrobust.records.lock import FolderInUseError, locked
 from fedrobust.records.settings import flat_settings
+from fedrobust.records.versions import version_line
 from fedrobust.sweep import BAD_CONFIG, FAILED, CellState, SweepReport, state_of_cell, stop
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     register_schema()
     SweepReport.num_failed, SweepReport.num_in_use, SweepReport.num_cells = 0, 0, None
     try:
+        if arguments in (["--version"], ["version"]):
+            print(version_line())
+            return
         if arguments[:1] == ["list"]:  # no KEY=VALUE: nothing for Hydra
             from fedrobust.registry import print_list  # imports torch
 
@@ -101,7 +104,7 @@ def _task(config: DictConfig) -> None:
         stop(f"hydra.run.dir: {error}")
     try:
         check_lists(context)
-        message, code = _run(config, folder, chosen(context, config))
+        message, code = _run(settle(config, context), folder, chosen(context, config))
     except ConfigError as error:  # told here: Hydra would add a line of its own
         message, code = str(error), BAD_CONFIG
     if code:
@@ -125,6 +128,7 @@ def _play_own_cell(config: DictConfig, context: Any, folder: "RunFolder", name: 
     from fedrobust.resuming import Resumption
 
     choices = chosen(context, config)
+    config = settle(config, context)
     try:
         values = plain(config)
         state = state_of_cell(folder.path, flat_settings(values))
@@ -156,6 +160,7 @@ def _run(
 ) -> tuple[str, int]:
     """Run in `folder`, which is locked; returns why it failed and the exit code, or an empty message and 0."""
     with _plain_signals():
+        from fedrobust.failures import keep_failure
         from fedrobust.run import run_config  # torch and flwr take seconds to import: not for --help
 
     try:
@@ -167,13 +172,7 @@ def _run(
     except (ConfigError, OmegaConfBaseException) as error:
         return str(error) if isinstance(error, ConfigError) else explain(error, []), BAD_CONFIG
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        reason = explain_full_disk(error, folder.path) or reason
-        try:
-            folder.write_failure(reason, traceback.format_exc())
-        except OSError as second:  # no room for that, either
-            return f"{reason}; failure.json cannot be written ({second.strerror}); resume={folder.path} goes on", FAILED
-        return f"{reason}; what was computed, and the traceback in failure.json, are in {folder.path}", FAILED
+        return keep_failure(error, folder), FAILED
     return "", 0
 
 

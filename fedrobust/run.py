@@ -29,6 +29,7 @@ from fedrobust.records.checkpoint import RUN, TWIN
 from fedrobust.records.console import RunConsole, print_summary
 from fedrobust.records.environment import versions
 from fedrobust.records.lock import FolderInUseError, locked
+from fedrobust.records.loggers import open_tracker
 from fedrobust.records.plot_audit import save_report
 from fedrobust.records.plot_pictures import plot_examples, plot_partition
 from fedrobust.records.plots import plot_run
@@ -208,8 +209,10 @@ def play(
     keeper = Keeper(
         federation, records, scenario.checkpoint_every, lambda: seconds_before + time.perf_counter() - started, about
     )
-    tracker = scenario.logger.open(records, values, start_round=federation.state.round_number)
-    with RunConsole(scenario.verbose, federation.num_rounds, federation.state.round_number) as console:
+    tracker = open_tracker(scenario.logger, records, values, start_round=federation.state.round_number)
+    label = "" if part.name == RUN else "benign twin"
+    first = federation.state.round_number
+    with RunConsole(scenario.verbose, federation.num_rounds, first, label=label) as console:
 
         def on_round(row: Row) -> None:
             keeper.keep(row)

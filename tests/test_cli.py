@@ -121,8 +121,10 @@ def test_what_goes_wrong_in_a_run_is_one_line_and_what_was_computed_stays(comman
     assert checkpoint is not None
     assert checkpoint.round == 1
     assert (folder / "model.safetensors").exists()
-    # The second call is behind it: the run can go on from where it stopped.
+    # The second call is behind it: the run can go on from where it stopped, if somebody vouches for its rule.
     code, _, err = command("resume=run verbose=false")
+    assert (code, "which is not run" in err) == (2, True)
+    code, _, err = command(f"resume=run verbose=false trust={__name__}")
     assert (code, err) == (0, "")
     assert [row["round"] for row in RunFolder(folder).read_rounds()] == [0, 1, 2, 3]
     assert not (folder / "failure.json").exists()

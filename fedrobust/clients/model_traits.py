@@ -17,6 +17,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from fedrobust.clients.training import channels_last, model_inputs
 from fedrobust.data.datasets import Dataset
+from fedrobust.error_text import reason_of
 from fedrobust.parameters import clone_buffers, load_into
 from fedrobust.seeds import seeded_draws
 
@@ -87,7 +88,7 @@ def _readable(model: nn.Module, dataset: Dataset) -> Tensor:
             with torch.no_grad():
                 logits = model(seen)
         except (Exception, SystemExit) as error:  # whatever a module raises
-            reason = one_line(error)
+            reason = reason_of(error)
             continue
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         if shape != (size, dataset.num_classes):
@@ -140,7 +141,7 @@ def _why_alone(model: nn.Module, dataset: Dataset, inputs: Tensor) -> str | None
     try:
         expected = [alone(inputs), alone(inputs[:short])]
     except (Exception, SystemExit) as error:
-        return f"it cannot be tried on three examples ({one_line(error)})"
+        return f"it cannot be tried on three examples ({reason_of(error)})"
     if before != _generators():
         return "it draws random numbers as it trains, which must be each client's own"
     stacked = {name: one.expand(2, *one.shape).clone() for name, one in parameters.items()}
@@ -149,7 +150,7 @@ def _why_alone(model: nn.Module, dataset: Dataset, inputs: Tensor) -> str | None
             warnings.filterwarnings("error", "There is a performance drop")  # one by one is as fast then, and exact
             found, _ = vmap(grad_and_value(loss))(stacked, batch, shares)
     except (Exception, SystemExit) as error:
-        return f"torch.func.vmap cannot run it ({one_line(error)})"
+        return f"torch.func.vmap cannot run it ({reason_of(error)})"
     for client, gradients in enumerate(expected):
         for name, gradient in gradients.items():
             scale = float(gradient.abs().nan_to_num(0, 0, 0).max())
@@ -165,9 +166,3 @@ def _generators() -> tuple[bytes, object, bytes]:
     """Where the global generators stand."""
     numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 (what others draw from)
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(numpy_state).encode()
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """What an error says, in a line."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= limit else f"{text[: limit - 4]} ..."

@@ -21,9 +21,9 @@ from fedrobust.audits.data_auditing import DataAuditing, DataFinding, OwnData
 from fedrobust.clients.cohort import train_cohort
 from fedrobust.clients.cohort_size import cohort_size
 from fedrobust.clients.local_training import LocalTraining
-from fedrobust.clients.model_traits import one_line
 from fedrobust.clients.training import ClientJob, TrainingProgram, model_inputs, plan_batches, train_alone
 from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.error_text import reason_of
 from fedrobust.parameters import ParameterLayout
 from fedrobust.seeds import kept_generators, seed_generators, seeded_draws, torch_generator
 from fedrobust.types import Buffers, Updates, Vector
@@ -137,7 +137,7 @@ class Population:
                 try:
                     losses[row] = self._train_alone(round_number, matrix[row], own, job)
                 except CLIENT_ERRORS as error:
-                    failures[job.client] = one_line(error)
+                    failures[job.client] = reason_of(error)
         matrix.sub_(vector)
         if not failures.keys().isdisjoint(ids):
             fine = [row for row, client in enumerate(ids) if client not in failures]
@@ -166,7 +166,7 @@ class Population:
         try:
             data_attack = self._data_attack(vector, buffers)
         except CLIENT_ERRORS as error:  # the attackers' own affair
-            failures = {client: one_line(error) for client in clients if client in attackers}
+            failures = {client: reason_of(error) for client in clients if client in attackers}
         for client in clients:
             if client in failures:
                 continue
@@ -175,7 +175,7 @@ class Population:
             try:
                 jobs.append(self._job(round_number, client, data_attack, kept.get(client)))
             except CLIENT_ERRORS as error:
-                failures[client] = one_line(error)
+                failures[client] = reason_of(error)
         return jobs, failures
 
     def _train_alone(self, round_number: int, row: Vector, buffers: Buffers, job: ClientJob) -> float:
@@ -195,7 +195,7 @@ class Population:
             try:
                 return [self._train_alone(round_number, block[0], own, cohort[0])], {}
             except CLIENT_ERRORS as error:
-                return [0.0], {cohort[0].client: one_line(error)}
+                return [0.0], {cohort[0].client: reason_of(error)}
         losses: list[float] = []
         failures: dict[int, str] = {}
         for row, job in enumerate(cohort):

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
 from fedrobust.component import Count, component
+from fedrobust.error_text import reason_of
 from fedrobust.flower.identity import SERVER_NODE_ID, assume_identity
 
 _CLIENT_APP_RAISED_EXCEPTION = 2  # Flower's error code for it
@@ -93,9 +94,11 @@ class LocalGrid(Grid):
         node = message.metadata.dst_node_id
         try:
             reply = self._client_app(message, self._contexts[node])
-        except Exception as error:  # whatever a client raises is its reply, and must not end the server
-            log.warning("node %d raised %s: %s", node, type(error).__name__, error)
-            reason = f"{type(error).__name__}: {error}"
+            if not isinstance(reply, Message):
+                raise TypeError(f"a ClientApp must answer with a message, got {type(reply).__name__}")
+        except (Exception, SystemExit) as error:  # whatever a client raises is its reply, and must not end the server
+            reason = reason_of(error)
+            log.warning("node %d raised %s", node, reason)
             reply = Message(Error(code=_CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
         self._replies[identifier] = reply
         return identifier

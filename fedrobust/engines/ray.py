@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from flwr.app import ConfigRecordValues, Context
 from flwr.clientapp import ClientApp
@@ -48,9 +49,18 @@ class Ray:
     start_timeout: Positive = 600.0
 
     def __post_init__(self) -> None:
-        """Check that Ray is there."""
+        """Check that Ray is there, and that a node fits on this machine: Ray itself would wait for a larger one."""
         if importlib.util.find_spec("ray") is None:
             raise FieldError("", 'engine=ray needs Ray: pip install "fedrobust[ray]"')
+        if self.address is not None:  # of a cluster, which knows what it has
+            return
+        for field, wanted, there in (
+            ("num_cpus_per_node", self.num_cpus_per_node, _count_cores()),
+            ("num_gpus_per_node", self.num_gpus_per_node, torch.cuda.device_count()),
+        ):
+            if wanted > there:
+                kind = "cores" if field == "num_cpus_per_node" else "GPUs"
+                raise FieldError(field, f"must be at most {there}, the {kind} of this machine, got {wanted}")
 
     @property
     def shares_process(self) -> bool:
@@ -86,6 +96,10 @@ class Ray:
             except BaseException:  # Ctrl-C above all: no round may end behind the back of who keeps the records
                 server.stop()
                 raise
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _AttendedServer:

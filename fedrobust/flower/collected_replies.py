@@ -1,17 +1,15 @@
 """The replies of a round as rows of a matrix, and what is wrong with those that cannot be used."""
 
-import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Message, RecordDict
 
+from fedrobust.error_text import clean_reason
 from fedrobust.flower.array_records import GlobalArrays
 from fedrobust.flower.plain_replies import arrays_of, content_of
 from fedrobust.flower.row_matrix import RowMatrix
-
-_MAX_REASON = 200  # characters: what is wrong with a reply may quote the reply
 
 
 @dataclass(frozen=True)
@@ -77,4 +75,4 @@ def client_of(node_id: int) -> int:
 
 def short_reason(error: ValueError) -> str:
     """What an error says, on one short line."""
-    return textwrap.shorten(str(error), _MAX_REASON, placeholder=" ...")
+    return clean_reason(str(error))

@@ -6,7 +6,6 @@ either a `Reply` or the reason why it cannot be read.
 """
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fedrobust.clients.population import TrainedClients
 from fedrobust.collection import Rejection, Reply
+from fedrobust.error_text import clean_reason
 from fedrobust.flower.tensor_array import TensorArray, tensor_of
 from fedrobust.round import Order
 from fedrobust.types import Buffers
@@ -25,7 +25,6 @@ T = TypeVar("T", ArrayRecord, ConfigRecord, MetricRecord)
 _CPU = torch.device("cpu")
 _PARAMETERS, _UPDATES, _EXAMPLES, _LOSSES = "parameters", "updates", "num-examples", "losses"
 _BUFFER = "buffer/"
-_MAX_REASON = 200  # characters: an error's text comes from a client, and goes into the records
 
 
 def model_record(vector: Tensor, buffers: Buffers) -> ArrayRecord:
@@ -127,7 +126,7 @@ def _failures(clients: Sequence[int], failed: Sequence[int], reasons: object) ->
 
 def _reject(asked: Sequence[int], reason: str) -> list[Rejection]:
     """The same reason for every client of the node; one for nobody, where the node was asked for nobody."""
-    short = textwrap.shorten(reason, _MAX_REASON, placeholder=" ...")
+    short = clean_reason(reason)
     return [Rejection(client, short) for client in asked or (None,)]
 
 

@@ -9,8 +9,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedrobust.compose import compose_overrides
+from fedrobust.config import ConfigError
+from fedrobust.failures import keep_failure
 from fedrobust.flower.apps import play_rounds, prepare_nodes
 from fedrobust.records.lock import free_folder
+from fedrobust.records.run_folder import RunFolder
 from fedrobust.round import Row
 from fedrobust.run import run_config
 from fedrobust.scenario import Prepared
@@ -25,7 +28,11 @@ def main(grid: Grid, context: Context) -> None:
     Args:
         grid: the way to the nodes.
         context: its run-config holds `overrides`, `folder` (of the records; empty: `outputs/DATE/TIME`), `num-nodes`
-            (to wait for) and `start-timeout` (seconds).
+            (to wait for), `start-timeout` (seconds) and `resume` (go on with the run in `folder`).
+
+    Raises:
+        ConfigError: a config that cannot run, or a folder that cannot be resumed.
+        Exception: whatever ended the run; failure.json has it.
     """
     log = logging.getLogger("fedrobust")  # Flower shows its own logger's lines and no others
     log.addHandler(logging.StreamHandler())
@@ -39,4 +46,11 @@ def main(grid: Grid, context: Context) -> None:
         prepare_nodes(grid, int(options["num-nodes"]), float(options["start-timeout"]))
         play_rounds(prepared.federation, grid, on_round)
 
-    run_config(values, folder, choices, drive=drive)
+    try:
+        run_config(values, folder, choices, resume=bool(options.get("resume", False)), drive=drive)
+    except ConfigError as error:
+        log.error("%s", error)
+        raise
+    except Exception as error:
+        log.error("%s", keep_failure(error, RunFolder(folder)))
+        raise

@@ -32,6 +32,7 @@ class FederationStrategy(Strategy):
         self.on_round = on_round
         self._round: Generator[Order, Delivery, Row] | None = None
         self._asked: dict[int, tuple[int, ...]] = {}
+        self._sent: list[Message] = []
         self._started = 0.0
         self._said = set(federation.notices)
         self._audit_reasons: set[str] = set()
@@ -48,6 +49,7 @@ class FederationStrategy(Strategy):
         messages = [train_message(order, clients, model, node) for node, clients in self._asked.items()]
         for message in messages:  # a node that is late should stop, too, but not before the server has given up on it
             message.metadata.ttl = self.federation.server.timeout + _GRACE_SECONDS
+        self._sent = messages
         return messages
 
     def aggregate_train(
@@ -59,8 +61,13 @@ class FederationStrategy(Strategy):
         device = self.federation.state.vector.device
         received: list[Reply] = []
         failures: list[Rejection] = []
+        # An error in a node's place (it died, its time is over) is the runtime's, which does not sign with its id.
+        nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._sent}
         for message in replies:
-            outcome = read_reply(message, self._asked.get(message.metadata.src_node_id, ()), device)
+            node = message.metadata.src_node_id
+            if message.has_error():
+                node = nodes.get(message.metadata.reply_to_message_id, node)
+            outcome = read_reply(message, self._asked.get(node, ()), device)
             if isinstance(outcome, Reply):
                 received.append(outcome)
             else:

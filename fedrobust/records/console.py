@@ -25,8 +25,25 @@ class RunConsole:
     line of the logger `fedrobust` instead, without control codes.
     """
 
-    def __init__(self, verbose: bool, num_rounds: int, start_round: int = 0, *, console: Console | None = None) -> None:
-        """Prepare to show rounds `start_round` + 1 to `num_rounds`, on `console` (by default the standard output)."""
+    def __init__(
+        self,
+        verbose: bool,
+        num_rounds: int,
+        start_round: int = 0,
+        *,
+        label: str = "",
+        console: Console | None = None,
+    ) -> None:
+        """Prepare to show rounds `start_round` + 1 to `num_rounds`.
+
+        Args:
+            verbose: with a bar, if there is a terminal.
+            num_rounds: the last round.
+            start_round: the last one that was played before.
+            label: what is before every line, where this is not the run itself.
+            console: by default the standard output.
+        """
+        self._label = f"{label}: " if label else ""
         self._console = console or Console()
         self._num_rounds = num_rounds
         self._start_round = start_round
@@ -35,7 +52,7 @@ class RunConsole:
             str, float
         ] = {}  # the latest figures: most rounds are not evaluated, the bar shows them still
         self._bar = Progress(
-            TextColumn("round"),
+            TextColumn(f"{self._label}round"),
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
@@ -68,7 +85,7 @@ class RunConsole:
         if self._is_live and self._task is not None:
             self._bar.update(self._task, completed=row["round"], figures=figures)
         elif row.get("clean_accuracy") is not None:
-            log.info("round %d/%d  %s", row["round"], self._num_rounds, figures)
+            log.info("%sround %d/%d  %s", self._label, row["round"], self._num_rounds, figures)
 
     def message(self, text: str) -> None:
         """Show one line, above the bar."""

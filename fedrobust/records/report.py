@@ -12,6 +12,7 @@ from fedrobust.records.grid import arrange, is_figure
 from fedrobust.records.heatmap import plot_heatmaps
 from fedrobust.records.runs import Run, find_runs
 from fedrobust.records.tables import comma_separated, markdown, records, terminal_side_by_side, terminal_table
+from fedrobust.records.versions import version_line
 from fedrobust.sweep import missing_cells
 
 _SUCCESS, _CONTROL = "attack_success_rate", "control_attack_success_rate"
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=version_line())
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a folder with runs in it, at any depth")
     parser.add_argument(
         "--metric",
