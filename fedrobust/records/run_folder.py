@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedrobust.records.checkpoint import Checkpoint, CheckpointError, portable
 from fedrobust.records.environment import describe_environment
-from fedrobust.records.files import sync_folder, to_json, write_atomically
+from fedrobust.records.files import open_to_append, remove_leftovers, sync_folder, to_json, write_atomically
 from fedrobust.records.results import CHECKPOINTS, is_taken
 
 _OLD_SUMMARY = "summary.previous.json"
@@ -55,7 +55,7 @@ class RunFolder:
         return RunFolder(self.path / "control")
 
     def create(self, *, resume: bool = False) -> None:
-        """Make the folder.
+        """Make the folder, and remove what a killed process was writing in it.
 
         Args:
             resume: whether the folder may already hold results.
@@ -66,6 +66,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if not resume and is_taken(self.path):
             raise FileExistsError(f"{self.path} already holds a run; resume it or choose another folder")
+        remove_leftovers(self.path)
 
     def write_config(self, yaml_text: str) -> None:
         """Write the resolved config, as YAML, unless it is there already."""
@@ -279,8 +280,8 @@ class RunFolder:
         """Append a line of JSON and give it; half a line, as a full disk leaves it, is taken back."""
         path, line = self.path / name, (to_json(row) + "\n").encode()
         is_first = not path.exists()
-        with path.open("ab") as file:
-            start = file.tell()
+        with open_to_append(path) as file:
+            start = os.fstat(file.fileno()).st_size
             try:
                 file.write(line)
                 file.flush()

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fedrobust.records.secrets import masked
+
 
 def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values of all that is no mapping."""
@@ -14,5 +16,5 @@ def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def flat_settings(config: Mapping[Any, Any]) -> dict[str, str]:
-    """The config's leaves as text, by dotted name."""
-    return {name: str(value) for name, value in leaves(config)}
+    """The config's leaves as text, by dotted name, with `***` for what is secret in them."""
+    return {name: masked([f"{name}={value}"])[0].partition("=")[2] for name, value in leaves(config)}
