@@ -19,12 +19,10 @@ from fedrobust.records.checkpoint import RUN, TWIN, Checkpoint, CheckpointError
 from fedrobust.records.lock import locked
 from fedrobust.records.results import is_taken
 from fedrobust.records.run_folder import RunFolder
+from fedrobust.records.settings import FREE
 from fedrobust.round import Federation
 
 log = logging.getLogger("fedrobust")
-
-FREE = ("num_rounds", "verbose", "data_root", "resume", "logger.")
-"""Settings that a later part of a run may have otherwise: how far, how loud, where data lie, who is told."""
 
 MEMORY = "memory/"
 """What the aggregation remembers lies in a checkpoint beside the model's tensors, under this prefix."""

@@ -5,6 +5,9 @@ from typing import Any
 
 from fedrobust.records.secrets import masked
 
+FREE = ("num_rounds", "verbose", "data_root", "resume", "logger.")
+"""Settings that a later part of a run may have otherwise: how far, how loud, where data lie, who is told."""
+
 
 def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values of all that is no mapping."""

@@ -1,4 +1,5 @@
 import errno
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_before_the_run(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     folder, key = tmp_path / "run", "sweep" if mode else "run"
-    arguments = [*SCENARIO, *mode, f"hydra.{key}.dir={folder}"]
+    arguments = [*mode, *SCENARIO, f"hydra.{key}.dir={folder}"]
     with monkeypatch.context() as patch:
         patch.setattr(utils, "_save_config", save)
         if what == "mkdir":
@@ -152,8 +153,18 @@ def test_before_the_run(
 
 
 @pytest.mark.fault("Full disk", "no room for lines of the log", "the run goes on, without a word on standard error")
-def test_the_log(tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    log = "hydra.job_logging.handlers.file.filename=/dev/full"
-    code, said = command([*SCENARIO, log, f"hydra.run.dir={tmp_path / 'run'}"], capsys)
+def test_the_log(
+    tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def write(self, _text: str) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(logging.FileHandler, "_open", lambda _self: Full())
+    code, said = command([*SCENARIO, f"hydra.run.dir={tmp_path / 'run'}"], capsys)
     assert (code, said) == (0, "")
     assert_same_run(tmp_path / "run", whole)
