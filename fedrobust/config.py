@@ -53,6 +53,7 @@ class Root:
     devices: list[str] | None = None
     data_root: str | None = None
     verbose: bool = True
+    plot_formats: list[str] = field(default_factory=lambda: ["png"])
     resume: str | None = None
     dataset: dict[str, Any] = field(default_factory=dict)
     partition: dict[str, Any] = field(default_factory=dict)

@@ -31,7 +31,9 @@ from fedrobust.records.environment import versions
 from fedrobust.records.lock import FolderInUseError, locked
 from fedrobust.records.loggers import open_tracker
 from fedrobust.records.plot_audit import save_report
+from fedrobust.records.plot_deployment import plot_deployment
 from fedrobust.records.plot_pictures import plot_examples, plot_partition
+from fedrobust.records.plot_style import figures_of
 from fedrobust.records.plots import plot_run
 from fedrobust.records.run_folder import OtherDataError, RunFolder
 from fedrobust.records.settings import flat_settings
@@ -104,6 +106,7 @@ def run_config(
             raise ConfigError(f"hydra.run.dir: {error}") from None
         except (FolderInUseError, OtherDataError) as error:
             raise ConfigError(f"{'resume' if resume else 'hydra.run.dir'}: {error}") from None
+        locks.enter_context(figures_of(_caption(scenario, choices), scenario.plot_formats))
         _write_start(records, scenario, prepared, values, choices)
         summary = _play_all(scenario, prepared, plan, values, drive, with_twin=twin_reason is not None)
     if scenario.verbose:
@@ -111,6 +114,13 @@ def run_config(
     if reason := reason_for_standstill(records.read_rounds()[1:]):
         raise StandstillError(reason)
     return summary
+
+
+def _caption(scenario: Scenario, choices: Mapping[str, str]) -> str:
+    """What a picture is of, wherever it is copied to."""
+    groups = ("attack", "preaggregator", "aggregator", "dataset", "model", "partition")
+    shown = [f"{group}={choices[group]}" for group in groups if group in choices and choices[group] != "none"]
+    return ", ".join([*shown, f"clients={scenario.num_clients}", f"seed={scenario.seed}"])
 
 
 def _announce(scenario: Scenario, prepared: Prepared) -> str | None:
@@ -155,7 +165,9 @@ def _play_all(
     drive = drive or partial(drive_engine, scenario.engine, _to_yaml(values))
     summary = play(scenario, prepared, Part(records, RUN, records.path), values, drive, plan.run)
     if scenario.attack.deployed_model is not None:
-        summary |= deploy(scenario.attack.deployed_model, prepared.federation, records)
+        deployed = deploy(scenario.attack.deployed_model, prepared.federation, records)
+        summary |= deployed
+        plot_deployment(records, deployed)
     control: Sequence[Row] | None = None
     if with_twin:
         control, summary = play_control(scenario, records, values, summary, plan.twin)

@@ -22,7 +22,7 @@ from fedrobust.records.results import is_taken
 from fedrobust.records.settings import flat_settings
 
 BAD_CONFIG, FAILED = 2, 1
-_OWN = ("hydra.", "verbose", "resume")
+_OWN = ("hydra.", "verbose", "plot_formats", "resume")
 
 
 class CellState(Enum):

@@ -5,7 +5,7 @@ from typing import Any
 
 from fedrobust.records.secrets import masked
 
-FREE = ("num_rounds", "verbose", "data_root", "resume", "logger.")
+FREE = ("num_rounds", "verbose", "plot_formats", "data_root", "resume", "logger.")
 """Settings that a later part of a run may have otherwise: how far, how loud, where data lie, who is told."""
 
 

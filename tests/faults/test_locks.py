@@ -15,7 +15,9 @@ from fedrobust.records.lock import FolderInUseError, free_folder, locked
 
 GoingOn = Callable[..., tuple[int, str]]
 HOLD = (
-    "import sys, time, pathlib\n"
+    "import signal, sys, time, pathlib\n"
+    "for number in (signal.SIGHUP, signal.SIGINT):\n"
+    "    signal.signal(number, signal.SIG_DFL)\n"  # which a shell may have had ignored
     "from fedrobust.records.lock import locked\n"
     "with locked(pathlib.Path(sys.argv[1])):\n"
     "    print('held', flush=True)\n"
