@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from fedrobust.records.settings import leaves
+from fedrobust.records.settings import FREE, leaves
 
 # What may differ between two runs of the same scenario: the seed, where, how loudly and to whom a run reports, and
 # whether a benign twin is played after it.
 _NOT_THE_SCENARIO = frozenset({"seed", "hydra", "logger", "verbose", "resume", "control"})
 _PLACES = ("folder", "_dir", "path")
+_OF_A_RUN = ("config.yaml", "choices.json", "rounds.jsonl")
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ def find_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
     Raises:
         ValueError: there is no run that can be read.
     """
-    # Hydra writes a config.yaml too, in .hydra/, but no choices.json.
-    folders = sorted(path.parent for path in root.rglob("choices.json") if (path.parent / "config.yaml").exists())
+    # Hydra writes a config.yaml too, in .hydra/, and a twin has rounds, but neither has two of these.
+    candidates = {path.parent for name in _OF_A_RUN for path in root.rglob(name)}
+    folders = sorted(one for one in candidates if sum((one / name).exists() for name in _OF_A_RUN) >= 2)
     runs: list[Run] = []
     damaged: dict[Path, str] = {}
     for folder in folders:
@@ -67,6 +69,9 @@ def find_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
 
 
 def _read(folder: Path) -> Run:
+    for name in ("config.yaml", "choices.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: is missing")
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
     if not isinstance(config, dict):
         raise ValueError(f"{folder / 'config.yaml'}: not a mapping")
@@ -85,13 +90,26 @@ def _read(folder: Path) -> Run:
     return Run(
         folder=folder,
         choices=choices,
-        settings={name: str(value) for name, value in leaves(config) if _is_scenario(name)},
+        settings={name: str(value) for name, value in leaves(config) if _is_scenario(name)} | _changes(folder),
         seed=seed,
         status=status,
         reason=reason,
         summary=_json(summary) if status == "finished" else {},
         started_at=str(_json(environment).get("started_at", "")) if environment.exists() else "",
     )
+
+
+def _changes(folder: Path) -> dict[str, str]:
+    """What was changed while the run was played, as a setting of its own: it is no run under either."""
+    path = folder / "changes.jsonl"
+    notes = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    changes = [
+        f"{name} after round {note['after_round']}"
+        for note in notes
+        for name in note["changes"]
+        if not name.startswith(FREE)
+    ]
+    return {"changed": ", ".join(changes)} if changes else {}
 
 
 def _is_scenario(name: str) -> bool:
@@ -102,7 +120,7 @@ def _is_scenario(name: str) -> bool:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a JSON object")
