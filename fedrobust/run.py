@@ -22,6 +22,7 @@ from fedrobust.engines import Engine, Local
 from fedrobust.evaluation.attack_success import stamp_all
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.flower.client_app import population_of_config
+from fedrobust.foreign import foreign_modules
 from fedrobust.parameters import saved_tensors
 from fedrobust.records.checkpoint import Checkpoint
 from fedrobust.records.console import RunConsole, print_summary
@@ -194,9 +195,9 @@ def play(
             keeper.checkpoint()
             records.save_model(keeper.model_tensors())
             plot_run(records, records.read_rounds())
-            console.message(
-                f"stopped after round {keeper.round_number}; go on with: fedrobust resume={whole or records.path}"
-            )
+            others = ",".join(foreign_modules(values))
+            command = f"fedrobust resume={whole or records.path}{f' trust={others}' if others else ''}"
+            console.message(f"stopped after round {keeper.round_number}; go on with: {command}")
             raise
         finally:
             tracker.finish(summary)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-
+from fedrobust.foreign import read_foreign
 from fedrobust.records.settings import leaves
 
 # What may differ between two runs of the same scenario: the seed, where, how loudly and to whom a run reports, and
@@ -67,9 +66,7 @@ def find_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
 
 
 def _read(folder: Path) -> Run:
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder / 'config.yaml'}: not a mapping")
+    config = read_foreign(folder / "config.yaml")
     seed = config.get("seed")
     if not isinstance(seed, int):
         raise ValueError(f"{folder / 'config.yaml'}: seed must be an integer, got {seed!r}")
