@@ -22,12 +22,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedrobust.compose import check_lists, chosen
+from fedrobust.compose import check_lists, chosen, settle
 from fedrobust.composition_errors import explain
 from fedrobust.config import ConfigError, Root, config_folder, plain, register_schema
 from fedrobust.foreign import check_foreign, check_links, read_foreign, read_trust
+from fedrobust.records.full_disk import explain_full_disk
+from fedrobust.records.lock import FolderInUseError, locked
 from fedrobust.records.settings import flat_settings
-from fedrobust.sweep import BAD_CONFIG, CellState, SweepReport, state_of_cell, stop
+from fedrobust.records.versions import version_line
+from fedrobust.sweep import BAD_CONFIG, FAILED, CellState, SweepReport, state_of_cell, stop
 
 if TYPE_CHECKING:
     from fedrobust.records.run_folder import RunFolder
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedrobust")
 
-FAILED, INTERRUPTED = 1, 130
+INTERRUPTED = 130
 _RESUMABLE_CHANGES = ("num_rounds", "verbose", "data_root")
 _STOPS = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 """What ends a run as Ctrl-C does: a scheduler, a terminal that is closed."""
@@ -51,12 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Huge pages for tensors: fresh memory is most of the cost of a large one, a third of it in them. Also read then.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    logging.raiseExceptions = False  # a log on a full disk, or a closed terminal: no traceback for each line
     for number in _STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, _interrupt)
     register_schema()
-    SweepReport.num_failed, SweepReport.num_cells = 0, None
+    SweepReport.num_failed, SweepReport.num_in_use, SweepReport.num_cells = 0, 0, None
     try:
+        if arguments in (["--version"], ["version"]):
+            print(version_line())
+            return
         if arguments[:1] == ["list"]:  # no KEY=VALUE: nothing for Hydra
             from fedrobust.registry import print_list  # imports torch
 
@@ -73,10 +80,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         stop(str(error))
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        if full := explain_full_disk(error, Path.cwd()):
+            stop(full, FAILED)
         stop(explain(error, arguments))  # of composing: `_run` has dealt with those of running
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    if SweepReport.num_failed:
+    finally:
+        SweepReport.locks.close()
+    if SweepReport.num_failed or SweepReport.num_in_use:
         sys.exit(FAILED)
 
 
@@ -93,19 +104,33 @@ def _task(config: DictConfig) -> None:
         folder.create()
     except FileExistsError as error:  # made since the start
         stop(f"hydra.run.dir: {error}")
-    check_lists(context)
-    message, code = _run(config, folder, chosen(context, config))
+    try:
+        check_lists(context)
+        message, code = _run(settle(config, context), folder, chosen(context, config))
+    except ConfigError as error:  # told here: Hydra would add a line of its own
+        message, code = str(error), BAD_CONFIG
     if code:
         stop(message, code)
 
 
 def _play_cell(config: DictConfig, context: Any, folder: "RunFolder") -> None:
     """Play a cell of a sweep, or what is left of it; one that fails must not take the others with it."""
+    total = "" if SweepReport.num_cells is None else f" of {SweepReport.num_cells}"
+    name = f"cell {int(context.job.num) + 1}{total} ({context.job.override_dirname or 'no overrides'})"
+    try:
+        with locked(folder.path):
+            _play_own_cell(config, context, folder, name)
+    except FolderInUseError as error:  # somebody plays this cell: nothing in it is ours to write
+        SweepReport.num_in_use += 1
+        log.error("%s is left out: %s", name, error)
+
+
+def _play_own_cell(config: DictConfig, context: Any, folder: "RunFolder", name: str) -> None:
+    """Play the cell called `name`, whose folder is locked."""
     from fedrobust.resuming import Resumption
 
     choices = chosen(context, config)
-    total = "" if SweepReport.num_cells is None else f" of {SweepReport.num_cells}"
-    name = f"cell {int(context.job.num) + 1}{total} ({context.job.override_dirname or 'no overrides'})"
+    config = settle(config, context)
     try:
         values = plain(config)
         state = state_of_cell(folder.path, flat_settings(values))
@@ -135,16 +160,17 @@ def _play_cell(config: DictConfig, context: Any, folder: "RunFolder") -> None:
 def _run(
     config: DictConfig, folder: "RunFolder", choices: Mapping[str, str], resumption: "Resumption | None" = None
 ) -> tuple[str, int]:
-    """Run in `folder`; returns why it failed and the exit code that says so, or an empty message and 0."""
+    """Run in `folder`, which is locked; returns why it failed and the exit code, or an empty message and 0."""
     with _plain_signals():
         from fedrobust.failures import keep_failure
         from fedrobust.run import run_config  # torch and flwr take seconds to import: not for --help
 
     try:
         if resumption is None:
-            run_config(plain(config), folder.path, choices)
+            run_config(plain(config), folder.path, choices, is_locked=True)
         else:
-            run_config(plain(config), folder.path, choices, resume=True, resumption=resumption)
+            values = plain(config)
+            run_config(values, folder.path, choices, resume=True, resumption=resumption, is_locked=True)
     except (ConfigError, OmegaConfBaseException) as error:
         return str(error) if isinstance(error, ConfigError) else explain(error, []), BAD_CONFIG
     except Exception as error:
@@ -172,11 +198,25 @@ def _resume(arguments: Sequence[str]) -> None:
     resumption = Resumption(None if from_round is None else int(from_round), accept == "true")
     if not (folder.path / "config.yaml").is_file():
         raise ConfigError(f"resume: must be the folder of a run (no config.yaml in {str(folder.path)!r})")
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
+    trust = read_trust(values.pop("trust")) if "trust" in values else ()
+    try:
+        with locked(folder.path):
+            message, code = _run_again(folder, values, resumption, trust)
+    except FolderInUseError as error:
+        raise ConfigError(f"resume: {error}") from None
+    if code:
+        stop(message, code)
+
+
+def _run_again(
+    folder: "RunFolder", values: Mapping[str, str], resumption: "Resumption", trust: tuple[str, ...]
+) -> tuple[str, int]:
+    """Resume in `folder`, which is locked, with some root keys changed to `values`; returns as `_run` does."""
     try:
         saved = read_foreign(folder.path / "config.yaml")
     except ConfigError as error:
         raise ConfigError(f"resume: {error}") from None
-    trust = read_trust(values.pop("trust")) if "trust" in values else ()
     check_foreign(saved, trust, str(folder.path / "config.yaml"))
     check_links(folder.path)
     config = OmegaConf.merge(OmegaConf.structured(Root), saved)
@@ -185,10 +225,7 @@ def _resume(arguments: Sequence[str]) -> None:
     played = max(folder.sound_checkpoints(), default=0) if resumption.from_round is None else 0
     if config.num_rounds < played:
         raise ConfigError(f"num_rounds: must be at least {played}, the rounds already played, got {config.num_rounds}")
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
-    message, code = _run(config, folder, folder.read_choices(), resumption)
-    if code:
-        stop(message, code)
+    return _run(config, folder, folder.read_choices(), resumption)
 
 
 def _check_flags(arguments: Sequence[str]) -> None:

@@ -1,18 +1,29 @@
 """Composing a config outside the command line: the same groups, the same messages."""
 
+import copy
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fedrobust.config import GROUPS, ConfigError, config_folder, plain, register_schema
+from fedrobust.records.settings import leaves
+
+_ATTACKERS = ("num_malicious", "malicious_fraction", "malicious_clients")
+_PATHS = frozenset({"data_root", "file", "folder", "detector_file"})
+"""Keys, at any depth, that hold the path of a file or a folder."""
 
 
-def compose_config(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def compose_config(overrides: Sequence[str], *, needs_all: bool = True) -> tuple[dict[str, Any], dict[str, str]]:
     """The resolved root config under Hydra `overrides`, and which option of each group it chose.
+
+    Args:
+        overrides: as on the command line.
+        needs_all: whether values that must be given may be missing, marked by `???`.
 
     Raises:
         ConfigError: a list of choices where one belongs, or with a choice twice.
@@ -22,9 +33,38 @@ def compose_config(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, 
         config = compose("config", overrides=list(overrides), return_hydra_config=True)
     check_lists(config.hydra)
     choices = chosen(config.hydra, config)
-    OmegaConf.set_struct(config, False)
-    config.pop("hydra")
-    return plain(config), choices
+    settled = settle(config, config.hydra)
+    return plain(settled, needs_all=needs_all), choices
+
+
+def settle(config: DictConfig, hydra: Any) -> DictConfig:
+    """A composed config as it is meant: without Hydra's own part, paths absolute, what was given before what was not.
+
+    Attackers are counted, or a fraction, or named: one of the three that is given alone takes the default's place.
+    Paths are taken from the folder where the command was typed, so that a run can be resumed from any other.
+
+    Args:
+        config: composed; not changed.
+        hydra: its `hydra` node, which knows what was given.
+    """
+    settled = copy.deepcopy(config)
+    OmegaConf.set_struct(settled, False)
+    settled.pop("hydra", None)
+    typed = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    given = {str(one).partition("=")[0].lstrip("+") for one in typed or ()}
+    values = OmegaConf.to_container(settled, resolve=False)
+    assert isinstance(values, dict)
+    wanted = [name for name in _ATTACKERS if f"attack.{name}" in given]
+    attack = values.get("attack")
+    if len(wanted) == 1 and isinstance(attack, dict):
+        for name in _ATTACKERS:
+            if name not in wanted and name in attack:
+                OmegaConf.update(settled, f"attack.{name}", None)
+    for key, value in leaves(values):
+        is_path = key.rpartition(".")[2] in _PATHS and isinstance(value, str)
+        if is_path and not any(mark in value for mark in ("${", "://", "???")):
+            OmegaConf.update(settled, key, str(Path(value).expanduser().absolute()))
+    return settled
 
 
 def compose_overrides(overrides: str) -> tuple[dict[str, Any], dict[str, str]]:

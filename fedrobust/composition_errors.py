@@ -12,8 +12,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from fedrobust.compose import compose_config
 from fedrobust.config import GROUPS, Root, config_folder, unknown_choice, unknown_key
+from fedrobust.sweep import grid
 
 _CHOOSABLE = (*GROUPS, "attack/trigger", "experiment")
+_MOST_CELLS = 50
 _TYPE_NAMES = {
     int: "an integer",
     float: "a number",
@@ -39,7 +41,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         key = "hydra.sweep.dir" if {"-m", "--multirun"} & set(arguments) else "hydra.run.dir"
         return f"{key}: must be a folder that can be written, got {error.filename!r} ({error.strerror})"
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{several[1]}: names several values; allowed: one, or a sweep over all of them with -m"
+        key, _, values = several[1].partition("=")
+        as_list = f", or the list {key}=[{values}]" if key == "preaggregator" else ""
+        return f"{several[1]}: names several values; allowed: one{as_list}, or a sweep over all of them with -m"
     if missing := re.search(r"Could not (?:find|load) '([^']+/[^']*)'", text):
         return _explain_choice(missing[1], text)
     if absent := re.search(r"Could not override '([\w/]+)'\. No match in the defaults list", text):
@@ -75,19 +79,44 @@ def _explain_choice(path: str, text: str) -> str:
 
 
 def _explain_key(full_key: str, arguments: Sequence[str]) -> str:
-    """For a key that is not there: the ones beside it, under the choices of the command line."""
+    """For a key that is not there: the ones beside it, under the command line's choices, cell by cell of a sweep."""
     parent, _, key = full_key.rpartition(".")
     choices = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") in _CHOOSABLE]
-    try:
-        node: Any = compose_config(choices)[0]
-    except (HydraException, OmegaConfBaseException, ValueError):  # another of the choices is wrong, too, or a sweep
-        node = compose_config([])[0]
-    for part in parent.split(".") if parent else ():
-        node = node.get(part) if isinstance(node, dict) else None
+    node, cell = _first_without(full_key, choices)
     allowed = [name for name in node if name != "_target_"] if isinstance(node, dict) else []
     if not parent:
         allowed.append("experiment")
-    return unknown_key(full_key, key, allowed)
+    group = full_key.partition(".")[0]
+    chosen = [one for one in cell if one.partition("=")[0].lstrip("+").partition("/")[0] == group]
+    said = unknown_key(full_key, key, allowed)
+    return f"{said} (under {' '.join(chosen)})" if chosen and len(cell) and _is_sweep(choices) else said
+
+
+def _first_without(full_key: str, choices: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    """What lies where the key should be, and the choices of the first cell in which it does not."""
+    parent, _, key = full_key.rpartition(".")
+    try:
+        cells = grid(list(choices))[:_MOST_CELLS]
+    except (HydraException, ValueError):
+        cells = [list(choices)]
+    node: Any = None
+    for cell in cells:
+        try:
+            node = compose_config(cell, needs_all=False)[0]
+        except (HydraException, OmegaConfBaseException, ValueError):  # another of the choices is wrong, too
+            node = compose_config([])[0]
+        for part in parent.split(".") if parent else ():
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or key not in node:
+            return node, cell
+    return node, ()
+
+
+def _is_sweep(choices: Sequence[str]) -> bool:
+    try:
+        return len(grid(list(choices))) > 1
+    except (HydraException, ValueError):
+        return False
 
 
 def _explain_type(error: ValidationError, text: str, arguments: Sequence[str]) -> str:

@@ -53,6 +53,7 @@ class Root:
     devices: list[str] | None = None
     data_root: str | None = None
     verbose: bool = True
+    plot_formats: list[str] = field(default_factory=lambda: ["png"])
     resume: str | None = None
     dataset: dict[str, Any] = field(default_factory=dict)
     partition: dict[str, Any] = field(default_factory=dict)
@@ -144,9 +145,9 @@ def unknown_choice(group: str, choice: str, allowed: Sequence[str]) -> str:
     return f"{group}={choice}: unknown choice; {_suggest(choice, allowed)}"
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig, *, needs_all: bool = True) -> dict[str, Any]:
     """The config with interpolations resolved, as plain containers."""
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=needs_all)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 

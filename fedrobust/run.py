@@ -4,6 +4,7 @@ Whatever ends a run early (Ctrl-C, an error, `kill -9`) leaves the rounds played
 checkpoint and ends with the same bytes as a run that was never stopped.
 """
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from fedrobust.choices import known_choices
 from fedrobust.config import GROUPS, ConfigError
 from fedrobust.data.partition import class_histogram
 from fedrobust.deployment import deploy
@@ -23,18 +25,21 @@ from fedrobust.evaluation.attack_success import stamp_all
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.flower.client_app import population_of_config
 from fedrobust.foreign import foreign_modules
-from fedrobust.parameters import saved_tensors
-from fedrobust.records.checkpoint import Checkpoint
+from fedrobust.keeper import Keeper
+from fedrobust.records.checkpoint import RUN, TWIN
 from fedrobust.records.console import RunConsole, print_summary
 from fedrobust.records.environment import versions
 from fedrobust.records.lock import FolderInUseError, locked
+from fedrobust.records.loggers import open_tracker
 from fedrobust.records.plot_audit import save_report
+from fedrobust.records.plot_deployment import plot_deployment
 from fedrobust.records.plot_pictures import plot_examples, plot_partition
+from fedrobust.records.plot_style import figures_of
 from fedrobust.records.plots import plot_run
-from fedrobust.records.run_folder import RunFolder
+from fedrobust.records.run_folder import OtherDataError, RunFolder
 from fedrobust.records.settings import flat_settings
-from fedrobust.resuming import MEMORY, Resumption, find_start, restore
-from fedrobust.round import Federation, Row, evaluate_model
+from fedrobust.resuming import Part, Plan, Resumption, Start, check_fit, plan_resumption, restore
+from fedrobust.round import Row, evaluate_model
 from fedrobust.scenario import Prepared, Scenario, build_scenario, prepare
 from fedrobust.scenario.auditing import futile_audits
 from fedrobust.scenario.futile_attacks import futile_attacks
@@ -55,6 +60,7 @@ def run_config(
     resume: bool = False,
     resumption: Resumption | None = None,
     drive: Drive | None = None,
+    is_locked: bool = False,
 ) -> Row:
     """Run what a resolved root config describes.
 
@@ -65,72 +71,114 @@ def run_config(
         resume: go on from the folder's checkpoint (from the start, if there is none yet).
         resumption: from where, and whether changed settings are accepted; `None` is from the newest checkpoint.
         drive: plays the rounds instead of the config's engine (Flower's own runtime does, under `flwr run`).
+        is_locked: whether the caller holds the folder's lock.
 
     Returns:
         The summary.
 
     Raises:
-        ConfigError: the config cannot run, or the folder cannot be resumed, or another process writes into it.
+        ConfigError: the config cannot run, or the folder cannot be resumed, or another process writes into it; nothing
+            in the folder has been changed then.
         KeyboardInterrupt: after everything computed so far has been kept.
         StandstillError: no round changed the model; after everything has been kept.
     """
     scenario = build_scenario(values)
-    prepared = prepare(scenario)
-    futile = (*futile_attacks(scenario, prepared.population), *futile_audits(scenario))
-    for warning in (*futile, *prepared.federation.notices):
-        log.warning(warning)
-    twin_reason = reason_for_twin(scenario, prepared.dataset)
-    if twin_reason is not None:
-        log.info("a benign twin is played after the run, which about doubles the time: %s", twin_reason)
     records = RunFolder(folder)
-    going_on = (resumption or Resumption()) if resume else None
-    try:
-        records.create(resume=resume)
-        with locked(folder):
-            records.create(resume=resume)  # somebody may have begun since
-            return _run_in(records, scenario, prepared, values, choices, twin_reason, going_on, drive)
-    except FileExistsError as error:
-        raise ConfigError(f"hydra.run.dir: {error}") from None
-    except FolderInUseError as error:
-        raise ConfigError(f"{'resume' if resume else 'hydra.run.dir'}: {error}") from None
-
-
-def _run_in(
-    records: RunFolder,
-    scenario: Scenario,
-    prepared: Prepared,
-    values: Mapping[str, Any],
-    choices: Mapping[str, str],
-    twin_reason: str | None,
-    resumption: Resumption | None,
-    drive: Drive | None,
-) -> Row:
-    """Run in a folder that is this process's own."""
-    resume = resumption is not None
-    start = None if resumption is None else find_start(records, flat_settings(values), resumption)
-    config = OmegaConf.to_yaml(OmegaConf.create(dict(values)))
-    # The choices first: a folder with a config can be resumed, and must know them by then.
-    known = choices or (start.choices if start else {})
-    records.write_choices({group: known[group] for group in GROUPS if group in known})
-    records.write_config(config)
-    changed = records.write_environment(str(prepared.federation.state.vector.device))
-    if changed:
-        log.warning("this part of the run has other versions than the first: %s", ", ".join(changed))
-    write_data(records, scenario, prepared)
-    drive = drive or partial(drive_engine, scenario.engine, config)
-    summary = play(scenario, prepared, records, values, drive, resume, start=start)
-    if scenario.attack.deployed_model is not None:
-        summary |= deploy(scenario.attack.deployed_model, prepared.federation, records)
-    control: Sequence[Row] | None = None
-    if twin_reason is not None:
-        control, summary = play_control(scenario, records, values, summary, resume)
-    records.write_summary(summary)
-    plot_run(records, records.read_rounds(), control=control)
+    with contextlib.ExitStack() as locks:
+        try:
+            if not is_locked:
+                locks.enter_context(locked(folder))
+            records.create(resume=resume)
+            plan = Plan(records)
+            if resume:
+                plan = plan_resumption(records, flat_settings(values), resumption or Resumption())
+                choices = known_choices(records, values, choices, plan.choices)
+            prepared = prepare(scenario)
+            check_fit(plan.run.checkpoint, prepared.federation, folder)
+            twin_reason = _announce(scenario, prepared)
+            if resume and not plan.starts_again:
+                records.check_partition(_histogram(prepared))
+            if twin_reason is not None and not resume:
+                records.control.create()
+            plan.apply()
+            if twin_reason is not None:
+                locks.enter_context(locked(records.control.path))
+        except FileExistsError as error:
+            raise ConfigError(f"hydra.run.dir: {error}") from None
+        except (FolderInUseError, OtherDataError) as error:
+            raise ConfigError(f"{'resume' if resume else 'hydra.run.dir'}: {error}") from None
+        locks.enter_context(figures_of(_caption(scenario, choices), scenario.plot_formats))
+        _write_start(records, scenario, prepared, values, choices)
+        summary = _play_all(scenario, prepared, plan, values, drive, with_twin=twin_reason is not None)
     if scenario.verbose:
         print_summary(summary)
     if reason := reason_for_standstill(records.read_rounds()[1:]):
         raise StandstillError(reason)
     return summary
+
+
+def _caption(scenario: Scenario, choices: Mapping[str, str]) -> str:
+    """What a picture is of, wherever it is copied to."""
+    groups = ("attack", "preaggregator", "aggregator", "dataset", "model", "partition")
+    shown = [f"{group}={choices[group]}" for group in groups if group in choices and choices[group] != "none"]
+    return ", ".join([*shown, f"clients={scenario.num_clients}", f"seed={scenario.seed}"])
+
+
+def _announce(scenario: Scenario, prepared: Prepared) -> str | None:
+    """Say before training what will be futile, and why a twin is played; returns that reason."""
+    futile = (*futile_attacks(scenario, prepared.population), *futile_audits(scenario))
+    for warning in (*futile, *prepared.federation.notices):
+        log.warning(warning)
+    reason = reason_for_twin(scenario, prepared.dataset)
+    if reason is not None:
+        log.info("a benign twin is played after the run, which about doubles the time: %s", reason)
+    return reason
+
+
+def _write_start(
+    records: RunFolder,
+    scenario: Scenario,
+    prepared: Prepared,
+    values: Mapping[str, Any],
+    choices: Mapping[str, str],
+) -> None:
+    """Write what is known before the first round."""
+    # The choices first: a folder with a config can be resumed, and must know them by then.
+    records.write_choices({group: choices[group] for group in GROUPS if group in choices})
+    records.write_config(_to_yaml(values))
+    changed = records.write_environment(str(prepared.federation.state.vector.device))
+    if changed:
+        log.warning("this part of the run has other versions than the first: %s", ", ".join(changed))
+    write_data(records, scenario, prepared)
+
+
+def _play_all(
+    scenario: Scenario,
+    prepared: Prepared,
+    plan: Plan,
+    values: Mapping[str, Any],
+    drive: Drive | None,
+    *,
+    with_twin: bool,
+) -> Row:
+    """Play the rounds, the deployment and the benign twin; returns the summary, which is written."""
+    records = plan.records
+    drive = drive or partial(drive_engine, scenario.engine, _to_yaml(values))
+    summary = play(scenario, prepared, Part(records, RUN, records.path), values, drive, plan.run)
+    if scenario.attack.deployed_model is not None:
+        deployed = deploy(scenario.attack.deployed_model, prepared.federation, records)
+        summary |= deployed
+        plot_deployment(records, deployed)
+    control: Sequence[Row] | None = None
+    if with_twin:
+        control, summary = play_control(scenario, records, values, summary, plan.twin)
+    records.write_summary(summary)
+    plot_run(records, records.read_rounds(), control=control)
+    return summary
+
+
+def _to_yaml(values: Mapping[str, Any]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
 
 
 def drive_engine(engine: Engine, config: str, prepared: Prepared, on_round: Callable[[Row], None]) -> None:
@@ -145,36 +193,39 @@ def drive_engine(engine: Engine, config: str, prepared: Prepared, on_round: Call
 def play(
     scenario: Scenario,
     prepared: Prepared,
-    records: RunFolder,
+    part: Part,
     values: Mapping[str, Any],
     drive: Drive,
-    resume: bool,
-    *,
-    start: Checkpoint | None = None,
-    whole: Path | None = None,
+    start: Start,
 ) -> Row:
     """Play a prepared scenario's rounds (those that are left) and keep their records; returns the summary.
 
     Args:
         scenario: as it was prepared.
         prepared: its federation is at the start.
-        records: where the records go.
+        part: where the records go: of the run, or of its twin.
         values: the root config, for trackers.
         drive: plays the rounds.
-        resume: go on with what the folder holds.
-        start: the checkpoint to go on from; `None` begins at round 0.
-        whole: the folder that can be resumed, if not that of the records: of the run whose twin this is.
+        start: where to go on.
     """
+    records = part.records
     federation = dataclasses.replace(prepared.federation, on_report=partial(save_report, records))
     prepared = dataclasses.replace(prepared, federation=federation)
-    seconds_before = restore(federation, records, start) if resume else 0.0
+    seconds_before = restore(federation, records, start.checkpoint)
     started = time.perf_counter()
-    about = {"config": flat_settings(values), "choices": records.read_choices(), "versions": versions()}
-    keeper = _Keeper(
+    about = {
+        "config": flat_settings(values),
+        "choices": RunFolder(part.whole).read_choices(),
+        "versions": versions(),
+        "part": part.name,
+    }
+    keeper = Keeper(
         federation, records, scenario.checkpoint_every, lambda: seconds_before + time.perf_counter() - started, about
     )
-    tracker = scenario.logger.open(records, values, start_round=federation.state.round_number)
-    with RunConsole(scenario.verbose, federation.num_rounds, federation.state.round_number) as console:
+    tracker = open_tracker(scenario.logger, records, values, start_round=federation.state.round_number)
+    label = "" if part.name == RUN else "benign twin"
+    first = federation.state.round_number
+    with RunConsole(scenario.verbose, federation.num_rounds, first, label=label) as console:
 
         def on_round(row: Row) -> None:
             keeper.keep(row)
@@ -183,21 +234,16 @@ def play(
 
         summary: Row | None = None
         try:
-            if federation.state.round_number == 0 and not records.read_rounds():
+            if start.checkpoint is None:
                 initial = evaluate_model(federation)
-                records.append_round(initial)
+                keeper.keep(initial)
                 tracker.log_round(initial)
                 console.on_round(initial)
             if federation.state.round_number < federation.num_rounds:
                 drive(prepared, on_round)
             summary = summarise(records.read_rounds(), keeper.seconds(), scenario.has_clean_start)
         except (Exception, KeyboardInterrupt):
-            keeper.checkpoint()
-            records.save_model(keeper.model_tensors())
-            plot_run(records, records.read_rounds())
-            others = ",".join(foreign_modules(values))
-            command = f"fedrobust resume={whole or records.path}{f' trust={others}' if others else ''}"
-            console.message(f"stopped after round {keeper.round_number}; go on with: {command}")
+            _keep_what_there_is(keeper, console, _resume_command(part.whole, values))
             raise
         finally:
             tracker.finish(summary)
@@ -207,25 +253,46 @@ def play(
     return summary
 
 
+def _resume_command(folder: Path, values: Mapping[str, Any]) -> str:
+    """What to type to go on, with trust in the components that are not fedrobust's."""
+    trusted = ",".join(foreign_modules(values))
+    return f"fedrobust resume={folder}{f' trust={trusted}' if trusted else ''}"
+
+
+def _keep_what_there_is(keeper: Keeper, console: RunConsole, command: str) -> None:
+    """Of a run that ends early: checkpoint, model and plots, each if it can be written, and how to go on."""
+    records = keeper.records
+    steps: dict[str, Callable[[], object]] = {
+        "the checkpoint": keeper.checkpoint,
+        "the model": lambda: records.save_model(keeper.model_tensors()),
+        "plots": lambda: plot_run(records, records.read_rounds()),
+        # Last, since a terminal that was closed takes no message.
+        "a message": lambda: console.message(f"stopped after round {keeper.round_number}; go on with: {command}"),
+    }
+    for name, step in steps.items():
+        try:
+            step()
+        except Exception as error:  # what ended the run counts, and who called tells it
+            with contextlib.suppress(OSError):
+                log.warning("%s of the stopped run: not written (%s: %s)", name, type(error).__name__, error)
+
+
 def play_control(
-    scenario: Scenario, records: RunFolder, values: Mapping[str, Any], summary: Row, resume: bool
+    scenario: Scenario, records: RunFolder, values: Mapping[str, Any], summary: Row, start: Start
 ) -> tuple[list[Row], Row]:
-    """Run the benign twin in the folder's `control`, and put its figure into the summary."""
+    """Play the benign twin in the folder's `control`, and put its figure into the summary."""
     log.info("the benign twin:")
     twin = dataclasses.replace(scenario.benign_twin(), engine=Local())
-    prepared = prepare(twin)
-    twin_records = RunFolder(records.path / "control")
-    twin_records.create(resume=resume)
     drive = partial(drive_engine, twin.engine, "")
-    start = find_start(twin_records, flat_settings(values), Resumption()) if resume else None
-    twin_summary = play(twin, prepared, twin_records, values, drive, resume, start=start, whole=records.path)
-    twin_records.write_summary(twin_summary)
+    part = Part(records.control, TWIN, records.path)
+    twin_summary = play(twin, prepare(twin), part, values, drive, start)
+    records.control.write_summary(twin_summary)
     figures = {
         "control": "benign_twin",
         "control_attack_success_rate": twin_summary["attack_success_rate"],
         "control_clean_accuracy": twin_summary["clean_accuracy"],
     }
-    return twin_records.read_rounds(), {**summary, **figures}
+    return records.control.read_rounds(), {**summary, **figures}
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], seconds: float, has_clean_start: bool = True) -> Row:
@@ -234,7 +301,12 @@ def summarise(rows: Sequence[Mapping[str, Any]], seconds: float, has_clean_start
     Attack success is at its highest over the evaluations of `first_attack_round` and later rounds. That is the first
     in which an attacker took part, or 0 where the initial model is attacked: before it, there was nothing to succeed.
     There is no control here; a benign twin's figures are added where one is played.
+
+    Raises:
+        ValueError: `rows` are not those of rounds 0, 1, 2, …
     """
+    if not rows or any(row["round"] != number for number, row in enumerate(rows)):
+        raise ValueError(f"a summary needs every round from 0 on, got {[row['round'] for row in rows]}")
     last = next(row for row in reversed(rows) if row["clean_accuracy"] is not None)
     first, played = rows[0], rows[1:]
     attacked = 0 if not has_clean_start else next((row["round"] for row in played if row["attack_active"]), None)
@@ -282,8 +354,7 @@ def _audit_summary(rows: Sequence[Mapping[str, Any]]) -> Row:
 
 def write_data(records: RunFolder, scenario: Scenario, prepared: Prepared) -> None:
     """Write how the data are divided, and what clean and triggered examples look like."""
-    dataset, assignment = prepared.dataset, prepared.assignment
-    histogram = class_histogram(dataset.train.labels.cpu(), assignment, dataset.num_classes)
+    dataset, assignment, histogram = prepared.dataset, prepared.assignment, _histogram(prepared)
     records.write_partition(
         histogram, seed=scenario.seed, sizes=[len(indices) for indices in assignment], indices=assignment
     )
@@ -304,52 +375,10 @@ def write_data(records: RunFolder, scenario: Scenario, prepared: Prepared) -> No
     plot_examples(records, clean.inputs.cpu(), shown, clean.labels.cpu(), target_label=target_label)
 
 
-class _Keeper:
-    """Keeps what rounds leave behind; holds the state as of the last round that was kept."""
-
-    def __init__(
-        self,
-        federation: Federation,
-        records: RunFolder,
-        checkpoint_every: int,
-        seconds: Callable[[], float],
-        about: Mapping[str, Mapping[str, str]],
-    ) -> None:
-        """`about`: what a checkpoint says of the run that it belongs to."""
-        self.federation, self.records, self.checkpoint_every = federation, records, checkpoint_every
-        self.seconds, self.about = seconds, about
-        self._saved_round: int | None = None
-        self._remember()
-
-    def keep(self, row: Row) -> None:
-        self.records.append_round(row)
-        self._remember()
-        if self.checkpoint_every and self.round_number % self.checkpoint_every == 0:
-            self.checkpoint()
-
-    def checkpoint(self) -> None:
-        """Save the state, unless that has been done: the file before it must be of an earlier round."""
-        if self.round_number == self._saved_round:
-            return
-        memory = {MEMORY + name: values.cpu() for name, values in self._memory.items()}
-        meta = {"seconds": self.seconds()}
-        self.records.save_checkpoint(Checkpoint(self.round_number, self.tensors() | memory, meta, **self.about))
-        self._saved_round = self.round_number
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """What training changes, by name."""
-        return {name: view.cpu() for name, view in (self.federation.layout.views(self._vector) | self._buffers).items()}
-
-    def model_tensors(self) -> dict[str, torch.Tensor]:
-        """The model's whole `state_dict`."""
-        state = self.federation.layout.views(self._vector)
-        return {k: v.cpu() for k, v in saved_tensors(self.federation.model, state, self._buffers).items()}
-
-    def _remember(self) -> None:
-        # A round replaces the state's tensors and never writes to them, so references are a snapshot.
-        state = self.federation.state
-        self.round_number, self._vector, self._buffers = state.round_number, state.vector, dict(state.buffers)
-        self._memory = state.memory
+def _histogram(prepared: Prepared) -> torch.Tensor:
+    """`(clients, classes)`, the examples of each class at each client."""
+    dataset = prepared.dataset
+    return class_histogram(dataset.train.labels.cpu(), prepared.assignment, dataset.num_classes)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

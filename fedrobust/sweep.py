@@ -4,6 +4,7 @@ Hydra makes one run of each combination of values, a cell, in a folder of its ow
 one that was cut goes on, one that failed or never began is played.
 """
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from enum import Enum
@@ -15,10 +16,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fedrobust.records.full_disk import explain_full_disk
+from fedrobust.records.lock import FolderInUseError, free_folder, locked
+from fedrobust.records.results import is_taken
 from fedrobust.records.settings import flat_settings
 
-BAD_CONFIG = 2
-_OWN = ("hydra.", "verbose", "resume")
+BAD_CONFIG, FAILED = 2, 1
+_OWN = ("hydra.", "verbose", "plot_formats", "resume")
 
 
 class CellState(Enum):
@@ -33,22 +37,28 @@ class SweepReport(Callback):
     """Before Hydra writes into a folder: whether it may. After a sweep: how many cells failed."""
 
     num_failed = 0
+    num_in_use = 0
     num_cells: int | None = None
+    locks = contextlib.ExitStack()
+    """Of the folder of this process' run or sweep."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Claim a folder of the run's own; refuse that of another run."""
         folder = Path(config.hydra.run.dir)
         if not _is_chosen(config, "hydra.run.dir"):
-            _set(config, "run", _claim(folder))
-        elif (folder / "rounds.jsonl").exists():
+            folder = _claim("hydra.run.dir", folder)
+            _set(config, "run", folder)
+        self._hold("hydra.run.dir", folder)
+        if is_taken(folder):
             stop(f"hydra.run.dir: must be a folder without a run, got {str(folder)!r}; to go on: resume={folder}")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Claim a folder of the sweep's own, or go on in that of the same sweep; refuse any other."""
         folder = Path(config.hydra.sweep.dir)
         if not _is_chosen(config, "hydra.sweep.dir"):
-            folder = _claim(folder)
+            folder = _claim("hydra.sweep.dir", folder)
             _set(config, "sweep", folder)
+        self._hold("hydra.sweep.dir", folder)
         if (folder / "rounds.jsonl").exists():
             stop(f"hydra.sweep.dir: must be a folder without a run of its own, got {str(folder)!r}")
         cells = grid(_task_overrides(config)) if "basic_sweeper" in str(config.hydra.sweeper._target_).lower() else None
@@ -64,12 +74,24 @@ class SweepReport(Callback):
                     f"and {shown} in this command; choose another folder, or give the command as it was"
                 )
 
+    def _hold(self, key: str, folder: Path) -> None:
+        """Lock a run's or a sweep's folder before Hydra writes into it."""
+        try:
+            SweepReport.locks.enter_context(locked(folder))
+        except FolderInUseError as error:
+            stop(f"{key}: {error}")
+        except OSError as error:
+            stop(*explain_unwritable(key, error, folder))
+
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Count the failures that the sweep's cells left in their folders."""
         folder = Path(config.hydra.sweep.dir)
         failures = sorted(folder.glob("**/failure.json"))
         SweepReport.num_failed = len(failures)
-        print(f"{len(failures)} runs failed" if failures else "all runs finished", end="; ")
+        said = [f"{len(failures)} runs failed"] if failures else []
+        if SweepReport.num_in_use:
+            said.append(f"{SweepReport.num_in_use} left out, another process plays them")
+        print(", ".join(said) or "all runs finished", end="; ")
         print(f"see them with: fedrobust-report {folder}")
 
 
@@ -133,19 +155,19 @@ def stop(message: str, code: int = BAD_CONFIG) -> NoReturn:
     sys.exit(code)
 
 
-def _claim(folder: Path) -> Path:
-    """Make `folder`, or one with a number after its name: no other process gets the same."""
-    number, free = 1, folder
-    while True:
-        try:
-            free.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            free = folder.with_name(f"{folder.name}_{number}")
-        except OSError as error:
-            stop(f"hydra.run.dir: must be a folder that can be written, got {str(free)!r} ({error.strerror})")
-        else:
-            return free
+def explain_unwritable(key: str, error: OSError, folder: Path) -> tuple[str, int]:
+    """Why `folder`, which `key` names, cannot be written, and the exit code that says so."""
+    if full := explain_full_disk(error, folder):
+        return full, FAILED
+    return f"{key}: must be a folder that can be written, got {str(folder)!r} ({error.strerror})", BAD_CONFIG
+
+
+def _claim(key: str, folder: Path) -> Path:
+    """A new folder called `folder`, or that with a number after its name, or the end of the command."""
+    try:
+        return free_folder(folder)
+    except OSError as error:
+        stop(*explain_unwritable(key, error, folder))
 
 
 def _is_chosen(config: DictConfig, key: str) -> bool:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from fedrobust.cli import main
 from fedrobust.compose import compose_config
+from fedrobust.records.checkpoint import Checkpoint
 from fedrobust.records.run_folder import RunFolder
 
 Run = Callable[[str], str]
@@ -88,7 +89,8 @@ def test_a_sweep_does_not_write_into_the_folder_of_another(refused, tmp_path):
     cell.append_round({"round": 0})
     cell.write_config("seed: 7\n")
     line = refused("-m seed=0,1 hydra.sweep.dir=taken")
-    assert line == "hydra.sweep.dir: must be a folder without runs, got 'taken'"
+    assert line.startswith(f"hydra.sweep.dir: '{cell.path}' holds a run with other settings (")
+    assert line.endswith(" in this command); choose another folder")
     assert (cell.path / "config.yaml").read_text() == "seed: 7\n"
     assert not (cell.path / "failure.json").exists()
 
@@ -101,13 +103,16 @@ def test_a_run_folder_that_cannot_be_made(refused, tmp_path):
     assert refused(f"hydra.run.dir={tmp_path / 'file' / 'run'}") == expected
 
 
+NOT_WITH_RESUME = "cannot be combined with resume; allowed: num_rounds, verbose, data_root, from, accept_changes, trust"
+
+
 def resumable(folder: RunFolder, *overrides: str, round_number: int) -> None:
     """A stopped run, with as little in it as `resume` looks at."""
     values, choices = compose_config(overrides)
     folder.create()
     folder.write_config(OmegaConf.to_yaml(OmegaConf.create(values)))
     folder.write_choices(choices)
-    folder.save_checkpoint(round_number, {"weight": torch.zeros(1)}, {"seconds": 1.0})
+    folder.save_checkpoint(Checkpoint(round_number, {"weight": torch.zeros(1)}, {"seconds": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -119,8 +124,14 @@ def resumable(folder: RunFolder, *overrides: str, round_number: int) -> None:
         ),
         ("num_rounds=0", "num_rounds: must be at least 5, the rounds already played, got 0"),
         ("num_rounds=4", "num_rounds: must be at least 5, the rounds already played, got 4"),
-        ("seed=1", "seed=1: cannot be combined with resume; allowed: num_rounds, verbose"),
-        ("aggregator=mean", "aggregator=mean: cannot be combined with resume; allowed: num_rounds, verbose"),
+        (
+            "seed=1",
+            f"seed=1: {NOT_WITH_RESUME}",
+        ),
+        (
+            "aggregator=mean",
+            f"aggregator=mean: {NOT_WITH_RESUME}",
+        ),
     ],
 )
 def test_a_wrong_change_on_resume(refused, tmp_path, change, expected):

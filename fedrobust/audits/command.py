@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedrobust.records.versions import version_line
+
 if TYPE_CHECKING:
     from fedrobust.audits.subject import Reading
 
@@ -121,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=version_line())
     parser.add_argument(
         "model",
         metavar="MODEL",

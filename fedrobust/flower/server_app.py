@@ -12,6 +12,7 @@ from fedrobust.compose import compose_overrides
 from fedrobust.config import ConfigError
 from fedrobust.failures import keep_failure
 from fedrobust.flower.apps import play_rounds, prepare_nodes
+from fedrobust.records.lock import free_folder
 from fedrobust.records.run_folder import RunFolder
 from fedrobust.round import Row
 from fedrobust.run import run_config
@@ -38,17 +39,18 @@ def main(grid: Grid, context: Context) -> None:
     log.setLevel(logging.INFO)
     options = context.run_config
     values, choices = compose_overrides(str(options["overrides"]))
-    folder = str(options["folder"]) or datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")
+    named = str(options["folder"])
+    folder = Path(named) if named else free_folder(Path(datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S")))
 
     def drive(prepared: Prepared, on_round: Callable[[Row], None]) -> None:
         prepare_nodes(grid, int(options["num-nodes"]), float(options["start-timeout"]))
         play_rounds(prepared.federation, grid, on_round)
 
     try:
-        run_config(values, Path(folder), choices, resume=bool(options.get("resume", False)), drive=drive)
+        run_config(values, folder, choices, resume=bool(options.get("resume", False)), drive=drive)
     except ConfigError as error:
         log.error("%s", error)
         raise
     except Exception as error:
-        log.error("%s", keep_failure(error, RunFolder(Path(folder))))
+        log.error("%s", keep_failure(error, RunFolder(folder)))
         raise

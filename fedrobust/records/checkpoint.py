@@ -18,6 +18,9 @@ from torch import Tensor
 
 _ENTRY = "checkpoint"
 
+RUN = "the run"
+TWIN = "the benign twin"
+
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or one that is damaged; the message names it, and says which."""
@@ -34,6 +37,8 @@ class Checkpoint:
         config: the settings of the run by dotted name, as text; empty where it was written without.
         choices: the option of each config group.
         versions: of packages, by name.
+        part: whose state it is: the run's, or that of what is played beside it.
+        rounds: the SHA-256 of rounds.jsonl up to the round.
     """
 
     round: int
@@ -42,6 +47,8 @@ class Checkpoint:
     config: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    part: str = RUN
+    rounds: str = ""
 
     def to_bytes(self) -> bytes:
         """The file's content; the same checkpoint gives the same bytes."""
@@ -84,6 +91,8 @@ class Checkpoint:
             "config": dict(self.config),
             "choices": dict(self.choices),
             "versions": dict(self.versions),
+            "part": self.part,
+            "rounds": self.rounds,
         }
 
 

@@ -1,5 +1,6 @@
 """A run as it is watched: a progress bar with live figures, or plain log lines."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
@@ -25,8 +26,25 @@ class RunConsole:
     line of the logger `fedrobust` instead, without control codes.
     """
 
-    def __init__(self, verbose: bool, num_rounds: int, start_round: int = 0, *, console: Console | None = None) -> None:
-        """Prepare to show rounds `start_round` + 1 to `num_rounds`, on `console` (by default the standard output)."""
+    def __init__(
+        self,
+        verbose: bool,
+        num_rounds: int,
+        start_round: int = 0,
+        *,
+        label: str = "",
+        console: Console | None = None,
+    ) -> None:
+        """Prepare to show rounds `start_round` + 1 to `num_rounds`.
+
+        Args:
+            verbose: with a bar, if there is a terminal.
+            num_rounds: the last round.
+            start_round: the last one that was played before.
+            label: what is before every line, where this is not the run itself.
+            console: by default the standard output.
+        """
+        self._label = f"{label}: " if label else ""
         self._console = console or Console()
         self._num_rounds = num_rounds
         self._start_round = start_round
@@ -35,7 +53,7 @@ class RunConsole:
             str, float
         ] = {}  # the latest figures: most rounds are not evaluated, the bar shows them still
         self._bar = Progress(
-            TextColumn("round"),
+            TextColumn(f"{self._label}round"),
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
@@ -57,7 +75,8 @@ class RunConsole:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave the bar as it stands and give the terminal back, also after an error."""
-        self._bar.stop()
+        with contextlib.suppress(OSError):  # the terminal was closed: nobody is left to look, and the run is not to end
+            self._bar.stop()
 
     def on_round(self, row: Row) -> None:
         """Show one round."""
@@ -66,14 +85,16 @@ class RunConsole:
         self._known |= {name: row[name] for name in _SHOWN if row.get(name) is not None}
         figures = "  ".join([*_figures(self._known), f"{seconds:.2f} s/round"])
         if self._is_live and self._task is not None:
-            self._bar.update(self._task, completed=row["round"], figures=figures)
+            with contextlib.suppress(OSError):
+                self._bar.update(self._task, completed=row["round"], figures=figures)
         elif row.get("clean_accuracy") is not None:
-            log.info("round %d/%d  %s", row["round"], self._num_rounds, figures)
+            log.info("%sround %d/%d  %s", self._label, row["round"], self._num_rounds, figures)
 
     def message(self, text: str) -> None:
         """Show one line, above the bar."""
         if self._is_live:
-            self._bar.console.print(text, markup=False, highlight=False)
+            with contextlib.suppress(OSError):
+                self._bar.console.print(text, markup=False, highlight=False)
         else:
             log.info("%s", text)
 
@@ -88,7 +109,8 @@ def print_summary(summary: Row, *, console: Console | None = None) -> None:
             continue
         is_figure = isinstance(value, float) or (isinstance(value, int) and is_rate(name))
         table.add_row(title(name), "-" if value is None else show(name, value) if is_figure else escape(str(value)))
-    (console or Console()).print(table)
+    with contextlib.suppress(OSError):  # the terminal was closed; summary.json has it all
+        (console or Console()).print(table)
 
 
 _SHOWN = {

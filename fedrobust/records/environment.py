@@ -1,6 +1,5 @@
 """What a run ran on, so that its numbers can be traced and repeated."""
 
-import importlib.metadata
 import os
 import platform
 import shlex
@@ -13,8 +12,7 @@ from typing import Any
 import torch
 
 from fedrobust.records.secrets import masked
-
-PACKAGES = ("fedrobust", "torch", "torchvision", "flwr", "numpy", "hydra-core")
+from fedrobust.records.versions import PACKAGES, version_of
 
 
 def describe_environment(device: str) -> dict[str, Any]:
@@ -33,14 +31,14 @@ def describe_environment(device: str) -> dict[str, Any]:
         "device": device,
         "device_name": _device_name(torch.device(device)),
         "cuda": torch.version.cuda,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
         **_commit(Path(__file__)),
     }
 
 
 def versions() -> dict[str, str]:
     """Python's version, those of the packages that figures depend on, and the commit where there is one."""
-    found = {"python": platform.python_version(), **{name: str(_version(name)) for name in PACKAGES}}
+    found = {"python": platform.python_version(), **{name: str(version_of(name)) for name in PACKAGES}}
     return {**found, "git_commit": str(_commit(Path(__file__))["git_commit"])}
 
 
@@ -48,13 +46,6 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _commit(file: Path) -> dict[str, Any]:

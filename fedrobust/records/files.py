@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -32,6 +32,22 @@ def _open_new(path: Path) -> int:
     except FileExistsError:
         path.unlink()
         return os.open(path, flags, 0o666)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """The file at `path`, made if need be, to be written to at its end; never one that a link points to.
+
+    Raises:
+        OSError: `path` is a link, among others.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed `write_atomically` left in `folder`; for its owner, who knows that nobody else writes."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,12 +3,17 @@
 The palette is Okabe and Ito's, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 BLUE = "#0072B2"
@@ -17,6 +22,15 @@ GREEN = "#009E73"
 LIGHT_BLUE = "#56B4E9"
 LIGHT_ORANGE = "#E69F00"
 SHADE = "#FAF1DC"
+
+_UNDATED: dict[str, dict[str, None]] = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None},
+}
+_CAPTION_HEIGHT = 0.2
+"""Inches."""
+_about: ContextVar[tuple[str, tuple[str, ...]]] = ContextVar("about", default=("", ("png",)))
 
 
 def new_figure(width: float = 8.0, height: float = 4.5) -> Figure:
@@ -63,8 +77,43 @@ def legend_below(figure: Figure, axes: Axes) -> None:
             handle.set_alpha(1.0)  # single points of a dense cloud are nearly transparent
 
 
+@contextmanager
+def figures_of(caption: str, formats: Sequence[str] = ("png",)) -> Iterator[None]:
+    """Let every figure that is saved meanwhile say what it is of, and be written in these formats (png, pdf, svg)."""
+    token = _about.set((caption, tuple(formats)))
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write `figure` as a PNG, without the date and version that would make equal plots differ."""
+    """Write `figure` as a PNG, or in the formats of `figures_of`, without dates that would make equal plots differ.
+
+    Returns:
+        The first file.
+    """
+    caption, formats = _about.get()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
-    return path
+    if caption:
+        _write_caption(figure, caption)
+    written = [path.with_suffix(f".{one}") for one in formats]
+    for target in written:
+        with matplotlib.rc_context({"svg.hashsalt": "fedrobust"}):
+            figure.savefig(target, dpi=150, metadata=_UNDATED[target.suffix])
+    return written[0]
+
+
+def _write_caption(figure: Figure, caption: str) -> None:
+    """A small line below the figure, or above it where a legend stands below."""
+    look: dict[str, Any] = {"fontsize": 7, "color": "#666666"}
+    if not figure.legends:
+        figure.supxlabel(caption, x=0.01, ha="left", **look)
+        return
+    width, height = figure.get_size_inches()
+    whole = height + _CAPTION_HEIGHT
+    figure.set_size_inches(width, whole)
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, 0, 1, height / whole))
+    figure.text(0.01, 1 - 0.05 / whole, caption, va="top", **look).set_in_layout(False)

@@ -53,7 +53,11 @@ def _plot_accuracy(path: Path, rows: Sequence[Row], control: Sequence[Row]) -> P
         return None
     figure = new_figure()
     num_rounds = _last_round([*rows, *control])
-    axes = round_axes(figure, "Clean accuracy and attack success", num_rounds=num_rounds, percent=True)
+    shown = [name for name, (rounds, _) in zip(("attack success", "watermark"), curves[1:]) if rounds]
+    heading = "Clean accuracy" + (
+        "" if not shown else f" and {shown[0]}" if len(shown) == 1 else f", {' and '.join(shown)}"
+    )
+    axes = round_axes(figure, heading, num_rounds=num_rounds, percent=True)
     axes.set_ylabel("share of test examples" if not curves[2][0] else "share of test examples, or of triggers")
     _shade_attack(axes, rows)
     for number, (rounds, values) in enumerate(_locals(rows)):

@@ -12,6 +12,7 @@ from fedrobust.records.grid import arrange, is_figure
 from fedrobust.records.heatmap import plot_heatmaps
 from fedrobust.records.runs import Run, find_runs
 from fedrobust.records.tables import comma_separated, markdown, records, terminal_side_by_side, terminal_table
+from fedrobust.records.versions import version_line
 from fedrobust.sweep import missing_cells
 
 _SUCCESS, _CONTROL = "attack_success_rate", "control_attack_success_rate"
@@ -30,10 +31,10 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0, or 2 with one line on standard error if the folder or an option makes no report."""
+    """Run the command; 0, 1 if runs were damaged and left out, 2 with one line if there is no report to make."""
     arguments = _parser().parse_args(argv)
     try:
-        write_report(
+        _, damaged = write_report(
             arguments.folder,
             metric=arguments.metric,
             rows=arguments.rows,
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"fedrobust-report: {error}", file=sys.stderr)
         return 2
-    return 0
+    return 1 if damaged else 0
 
 
 def write_report(
@@ -56,7 +57,7 @@ def write_report(
     figures: Sequence[str] = (),
     output: Path | None = None,
     console: Console | None = None,
-) -> Path:
+) -> tuple[Path, dict[Path, str]]:
     """Print the runs below `folder` as a table; write report.md, report.csv, report.json and heatmap.png.
 
     Args:
@@ -70,10 +71,10 @@ def write_report(
         console: where the table goes; `None` is the standard output.
 
     Returns:
-        The folder written to.
+        The folder written to, and the folders of damaged runs, which are left out, with the reason.
 
     Raises:
-        ValueError: `folder` holds no runs, or they have no such metric, group or setting.
+        ValueError: `folder` holds no runs that can be read, or they have no such metric, group or setting.
     """
     runs, damaged = find_runs(folder)
     metrics = _metrics(runs, [metric, *figures])
@@ -81,7 +82,7 @@ def write_report(
     target = output or folder / "report"
     target.mkdir(parents=True, exist_ok=True)
     picture = plot_heatmaps(target / "heatmap.png", grid, metrics)
-    write_atomically(target / "report.md", markdown(grid, metrics, [picture.name], figures).encode())
+    write_atomically(target / "report.md", markdown(grid, metrics, [picture.name], figures, damaged).encode())
     write_atomically(target / "report.csv", comma_separated(grid, metrics).encode())
     write_atomically(target / "report.json", (to_json(records(grid, metrics), indent=2) + "\n").encode())
 
@@ -104,7 +105,7 @@ def write_report(
         message = f"{run.folder}: left out, started again with the same settings and seed"
         console.print(message, markup=False, highlight=False, soft_wrap=True)
     console.print(f"written to {target}", markup=False, highlight=False, soft_wrap=True)
-    return target
+    return target, damaged
 
 
 def _metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=version_line())
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a folder with runs in it, at any depth")
     parser.add_argument(
         "--metric",

@@ -14,12 +14,22 @@ from torch import Tensor
 
 from fedrobust.records.checkpoint import Checkpoint, CheckpointError, portable
 from fedrobust.records.environment import describe_environment
-from fedrobust.records.files import sync_folder, to_json, write_atomically
+from fedrobust.records.files import open_to_append, remove_leftovers, sync_folder, to_json, write_atomically
+from fedrobust.records.results import CHECKPOINTS, is_taken
 
 _OLD_SUMMARY = "summary.previous.json"
+_OF_AN_ATTEMPT = (
+    *CHECKPOINTS,  # first: a kill amid setting aside must not leave a checkpoint without its rounds
+    *("rounds.jsonl", "summary.json", _OLD_SUMMARY, "failure.json", "changes.jsonl", "control"),
+    *("model.safetensors", "released_model.safetensors", "deployed_model.safetensors"),
+)
 
 Row: TypeAlias = Mapping[str, Any]
 """What one round leaves behind, by name: plain JSON values. Round 0 is the initial model."""
+
+
+class OtherDataError(ValueError):
+    """The data of a run are not those that it began with."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +49,24 @@ class RunFolder:
         """Where the run's pictures go; made on the first one."""
         return self.path / "plots"
 
+    @property
+    def control(self) -> "RunFolder":
+        """The folder of the run's benign twin."""
+        return RunFolder(self.path / "control")
+
     def create(self, *, resume: bool = False) -> None:
-        """Make the folder.
+        """Make the folder, and remove what a killed process was writing in it.
 
         Args:
-            resume: whether the folder may already hold rounds.
+            resume: whether the folder may already hold results.
 
         Raises:
-            FileExistsError: the folder holds the rounds of another run, which this one would write into.
+            FileExistsError: the folder holds results of another run, which this one would write into.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if not resume and self._rounds.exists():
+        if not resume and is_taken(self.path):
             raise FileExistsError(f"{self.path} already holds a run; resume it or choose another folder")
+        remove_leftovers(self.path)
 
     def write_config(self, yaml_text: str) -> None:
         """Write the resolved config, as YAML, unless it is there already."""
@@ -129,9 +145,32 @@ class RunFolder:
         ragged = load_file(self.path / "partition.safetensors")
         return list(ragged["indices"].tensor_split(ragged["offsets"][1:-1]))
 
-    def append_round(self, row: Row) -> None:
-        """Append one round as one line, on disk when this returns; after a kill, call `truncate_rounds` first."""
-        self._append(self._rounds.name, row)
+    def check_partition(self, histogram: Tensor) -> None:
+        """Compare the `(clients, classes)` counts of examples with those that the run began with.
+
+        Raises:
+            OtherDataError: they differ.
+        """
+        try:
+            before = self.read_histogram()
+        except (ValueError, TypeError, KeyError, AttributeError):  # written anew
+            return
+        if before is not None and before.tolist() != histogram.tolist():
+            raise OtherDataError(
+                f"{self.path / 'partition.json'}: the clients held other examples when the run began, so the data have "
+                "changed: put them back, or begin in another folder"
+            )
+
+    def append_round(self, row: Row) -> bytes:
+        """Append one round as one line, on disk when this returns; gives the line.
+
+        After a kill, call `truncate_rounds` first.
+        """
+        return self._append(self._rounds.name, row)
+
+    def lines_until(self, last_round: int) -> bytes:
+        """The lines of rounds.jsonl up to that of `last_round`."""
+        return b"".join(line for line, row in self._complete_lines() if row["round"] <= last_round)
 
     def read_rounds(self) -> list[dict[str, Any]]:
         """All rounds in the order written; a last line that a kill has torn is left out.
@@ -188,31 +227,32 @@ class RunFolder:
                 return Checkpoint.read(path)
         return None
 
-    def sound_checkpoints(self) -> dict[int, Checkpoint]:
-        """Those in the folder that can be believed, by their round."""
-        found: dict[int, Checkpoint] = {}
+    def sound_checkpoints(self) -> dict[int, Path]:
+        """Files of those in the folder that can be believed, by their round."""
+        found: dict[int, Path] = {}
         for path in (self.previous_checkpoint_file, self.checkpoint_file):
             with contextlib.suppress(CheckpointError, FileNotFoundError):
-                checkpoint = Checkpoint.read(path)
-                found[checkpoint.round] = checkpoint
+                found[Checkpoint.read(path).round] = path
         return found
 
-    def set_checkpoints_aside(self) -> None:
-        """Give the checkpoints names under which nothing finds them."""
-        for path in (self.checkpoint_file, self.previous_checkpoint_file):
-            if path.exists():
-                os.replace(path, path.with_suffix(".set_aside"))
+    def set_aside(self, *, but: Path | None = None) -> Path:
+        """Move what has been computed into a new folder `earlier-1`, `earlier-2`, …; returns it.
 
-    def set_all_aside(self) -> None:
-        """Do so with checkpoints and rounds: the run starts again, and nothing of what was there is lost."""
-        self.set_checkpoints_aside()
-        if self._rounds.exists():
-            os.replace(self._rounds, self._rounds.with_suffix(".set_aside"))
-
-    def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Make one of the sound checkpoints the newest; the other is set aside."""
-        self.set_checkpoints_aside()
-        write_atomically(self.checkpoint_file, checkpoint.to_bytes())
+        Args:
+            but: the checkpoint that the run goes back to; it stays, with the twin, and the rounds are copied.
+        """
+        number = 1
+        while (folder := self.path / f"earlier-{number}").exists():
+            number += 1
+        folder.mkdir()
+        stays = set() if but is None else {but.name, "rounds.jsonl", "changes.jsonl", "control"}
+        if stays and self._rounds.exists():
+            write_atomically(folder / "rounds.jsonl", self._rounds.read_bytes())
+        for name in _OF_AN_ATTEMPT:
+            if name not in stays and (self.path / name).exists():
+                os.replace(self.path / name, folder / name)
+        sync_folder(self.path)
+        return folder
 
     @property
     def has_rounds(self) -> bool:
@@ -222,12 +262,12 @@ class RunFolder:
     @property
     def checkpoint_file(self) -> Path:
         """The newest checkpoint."""
-        return self.path / "checkpoint.safetensors"
+        return self.path / CHECKPOINTS[0]
 
     @property
     def previous_checkpoint_file(self) -> Path:
         """The one before."""
-        return self.path / "checkpoint.previous.safetensors"
+        return self.path / CHECKPOINTS[1]
 
     @property
     def _rounds(self) -> Path:
@@ -236,14 +276,14 @@ class RunFolder:
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
 
-    def _append(self, name: str, row: Row) -> None:
-        """Append a line of JSON; half a line, as a full disk leaves it, is taken back."""
-        path = self.path / name
+    def _append(self, name: str, row: Row) -> bytes:
+        """Append a line of JSON and give it; half a line, as a full disk leaves it, is taken back."""
+        path, line = self.path / name, (to_json(row) + "\n").encode()
         is_first = not path.exists()
-        with path.open("ab") as file:
-            start = file.tell()
+        with open_to_append(path) as file:
+            start = os.fstat(file.fileno()).st_size
             try:
-                file.write((to_json(row) + "\n").encode())
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -252,6 +292,7 @@ class RunFolder:
                 raise
         if is_first:
             sync_folder(self.path)
+        return line
 
     def _complete_lines(self) -> list[tuple[bytes, dict[str, Any]]]:
         if not self._rounds.exists():

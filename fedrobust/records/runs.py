@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedrobust.foreign import read_foreign
-from fedrobust.records.settings import leaves
+from fedrobust.records.settings import FREE, leaves
 
 # What may differ between two runs of the same scenario: the seed, where, how loudly and to whom a run reports, and
 # whether a benign twin is played after it.
 _NOT_THE_SCENARIO = frozenset({"seed", "hydra", "logger", "verbose", "resume", "control"})
 _PLACES = ("folder", "_dir", "path")
+_OF_A_RUN = ("config.yaml", "choices.json", "rounds.jsonl")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def find_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
     Raises:
         ValueError: there is no run that can be read.
     """
-    # Hydra writes a config.yaml too, in .hydra/, but no choices.json.
-    folders = sorted(path.parent for path in root.rglob("choices.json") if (path.parent / "config.yaml").exists())
+    # Hydra writes a config.yaml too, in .hydra/, and a twin has rounds, but neither has two of these.
+    candidates = {path.parent for name in _OF_A_RUN for path in root.rglob(name)}
+    folders = sorted(one for one in candidates if sum((one / name).exists() for name in _OF_A_RUN) >= 2)
     runs: list[Run] = []
     damaged: dict[Path, str] = {}
     for folder in folders:
@@ -66,6 +68,9 @@ def find_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
 
 
 def _read(folder: Path) -> Run:
+    for name in ("config.yaml", "choices.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: is missing")
     config = read_foreign(folder / "config.yaml")
     seed = config.get("seed")
     if not isinstance(seed, int):
@@ -82,13 +87,26 @@ def _read(folder: Path) -> Run:
     return Run(
         folder=folder,
         choices=choices,
-        settings={name: str(value) for name, value in leaves(config) if _is_scenario(name)},
+        settings={name: str(value) for name, value in leaves(config) if _is_scenario(name)} | _changes(folder),
         seed=seed,
         status=status,
         reason=reason,
         summary=_json(summary) if status == "finished" else {},
         started_at=str(_json(environment).get("started_at", "")) if environment.exists() else "",
     )
+
+
+def _changes(folder: Path) -> dict[str, str]:
+    """What was changed while the run was played, as a setting of its own: it is no run under either."""
+    path = folder / "changes.jsonl"
+    notes = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    changes = [
+        f"{name} after round {note['after_round']}"
+        for note in notes
+        for name in note["changes"]
+        if not name.startswith(FREE)
+    ]
+    return {"changed": ", ".join(changes)} if changes else {}
 
 
 def _is_scenario(name: str) -> bool:
@@ -99,7 +117,7 @@ def _is_scenario(name: str) -> bool:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a JSON object")

@@ -3,6 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fedrobust.records.secrets import masked
+
+FREE = ("num_rounds", "verbose", "plot_formats", "data_root", "resume", "logger.")
+"""Settings that a later part of a run may have otherwise: how far, how loud, where data lie, who is told."""
+
 
 def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values of all that is no mapping."""
@@ -14,5 +19,5 @@ def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def flat_settings(config: Mapping[Any, Any]) -> dict[str, str]:
-    """The config's leaves as text, by dotted name."""
-    return {name: str(value) for name, value in leaves(config)}
+    """The config's leaves as text, by dotted name, with `***` for what is secret in them."""
+    return {name: masked([f"{name}={value}"])[0].partition("=")[2] for name, value in leaves(config)}

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -42,8 +43,22 @@ def terminal_table(grid: Grid, metric: str) -> Table:
     return table
 
 
-def markdown(grid: Grid, metrics: Sequence[str], pictures: Sequence[str], figures: Sequence[str] = ()) -> str:
-    """The report as one Markdown page: `figures` side by side, a table per metric, every failure with its reason."""
+def markdown(
+    grid: Grid,
+    metrics: Sequence[str],
+    pictures: Sequence[str],
+    figures: Sequence[str] = (),
+    damaged: Mapping[Path, str] | None = None,
+) -> str:
+    """The report as one Markdown page.
+
+    Args:
+        grid: the runs.
+        metrics: a table for each.
+        pictures: names of files to show.
+        figures: side by side in a table of their own.
+        damaged: the reason by the folder of each run that could not be read.
+    """
     lines = [f"# {grid.rows_key} x {grid.columns_key}", ""]
     if figures:
         heading, *cells = side_by_side(grid, figures)
@@ -69,6 +84,9 @@ def markdown(grid: Grid, metrics: Sequence[str], pictures: Sequence[str], figure
     if grid.superseded:
         lines += ["## Left out", "", "Started again later with the same settings and seed:", ""]
         lines += [f"- {run.folder} (seed {run.seed}, {run.status})" for run in grid.superseded] + [""]
+    if damaged:
+        lines += ["## Damaged", "", "Left out, since they cannot be read:", ""]
+        lines += [f"- {folder}: {reason}" for folder, reason in damaged.items()] + [""]
     return "\n".join(lines)
 
 

@@ -40,6 +40,7 @@ class Scenario:
         devices: the parameters are divided over these devices for aggregation; `None`: all stay on `device`.
         data_root: where data sets lie; `None` goes by FEDROBUST_DATA, else the user's cache folder.
         verbose: a progress bar and a table; else log lines.
+        plot_formats: of the pictures.
     """
 
     seed: Index = 0
@@ -52,6 +53,7 @@ class Scenario:
     devices: list[str] | None = None
     data_root: str | None = None
     verbose: bool = True
+    plot_formats: list[Literal["png", "pdf", "svg"]] | tuple[Literal["png", "pdf", "svg"], ...] = ("png",)
     dataset: DatasetSource
     partition: Partition
     model: Architecture

@@ -1,5 +1,6 @@
 """The cells of a study, each measured once: one JSON line a cell, as it ends, so that a study that stopped goes on."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -7,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import track
+
+from fedrobust.records.files import write_atomically
+from fedrobust.records.lock import locked_file
 
 Key = tuple[Any, ...]
 """What tells one cell from the others: strings, numbers, `None`."""
@@ -33,14 +37,20 @@ def measure_cells(
 
     Returns:
         The answers by key, each with the key's entries by name, the file's older ones first.
+
+    Raises:
+        FolderInUseError: another process measures into the file.
     """
-    done = {} if path is None else read_cells(names, path)
-    left = [key for key in cells if key not in done]
-    for key, answer in track(_answers(measure, left, processes), description=description, total=len(left)):
-        done[key] = {**dict(zip(names, key, strict=True)), **answer}
-        if path is not None:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done[key]) + "\n")
+    with contextlib.nullcontext() if path is None else locked_file(path):
+        if path is not None and path.exists():
+            write_atomically(path, b"".join(_whole_lines(path)))  # a kill leaves half a line
+        done = {} if path is None else read_cells(names, path)
+        left = [key for key in cells if key not in done]
+        for key, answer in track(_answers(measure, left, processes), description=description, total=len(left)):
+            done[key] = {**dict(zip(names, key, strict=True)), **answer}
+            if path is not None:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(done[key]) + "\n")
     return done
 
 
@@ -85,7 +95,10 @@ def _keyed(measure: Callable[..., Mapping[str, Any]], key: Key) -> tuple[Key, Ma
 
 
 def read_cells(names: Sequence[str], path: Path) -> dict[Key, dict[str, Any]]:
-    """The lines of a file by the entries called `names`; none, if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
+    """The lines of a file by the entries called `names`; none, if there is no file. Half a last line is left out."""
+    rows = [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
     return {tuple(row[name] for name in names): row for row in rows}
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

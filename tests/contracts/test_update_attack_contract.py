@@ -37,9 +37,10 @@ from fedrobust.attacks.base import LEVELS, RememberingAttack
 from fedrobust.collection import Reply
 from fedrobust.compose import compose_config
 from fedrobust.config import config_folder
+from fedrobust.records.checkpoint import Checkpoint
 from fedrobust.records.run_folder import RunFolder
+from fedrobust.resuming import restore
 from fedrobust.round import Delivery, play_round
-from fedrobust.run import restore
 from fedrobust.scenario import Prepared, build_scenario, prepare
 from fedrobust.seeds import torch_generator
 from fedrobust.study import play_rounds
@@ -306,8 +307,8 @@ def test_a_checkpoint_holds_all_that_attackers_remember(name, rule, tmp_path):
     folder.create(resume=True)
     memory = {f"memory/{key}": values for key, values in state.memory.items()}
     tensors = first.federation.layout.views(state.vector) | memory
-    folder.save_checkpoint(2, tensors, {"seconds": 0.0})
-    restore(second.federation, folder)
+    folder.save_checkpoint(Checkpoint(2, tensors, {"seconds": 0.0}))
+    restore(second.federation, folder, folder.load_checkpoint())
     play_rounds(second, 2)
     assert torch.equal(whole.federation.state.vector, second.federation.state.vector)
     assert_equal_memories(whole.federation.state.memory, second.federation.state.memory)

@@ -103,14 +103,14 @@ def test_a_twin_that_was_stopped_goes_on(
     """The message names the run's own folder, and the summary is that of a run which was never stopped."""
     overrides = ["attack=edge_case", "checkpoint_every=2"]
     whole = run(tmp_path / "whole", *overrides)
-    keep = run_module._Keeper.keep
+    keep = run_module.Keeper.keep
 
     def stop(self: Any, row: Any) -> None:
         keep(self, row)
         if self.records.path.name == "control" and row["round"] == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module._Keeper, "keep", stop)
+    monkeypatch.setattr(run_module.Keeper, "keep", stop)
     caplog.set_level(logging.INFO)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", *overrides)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from folders import SCENARIO, assert_one_line, assert_same_run, command
 
-from fedrobust.records.lock import FolderInUseError, locked
-from fedrobust.sweep import _claim
+from fedrobust.records.lock import FolderInUseError, free_folder, locked
 
 GoingOn = Callable[..., tuple[int, str]]
 HOLD = (
-    "import sys, time, pathlib\n"
+    "import signal, sys, time, pathlib\n"
+    "for number in (signal.SIGHUP, signal.SIGINT):\n"
+    "    signal.signal(number, signal.SIG_DFL)\n"  # which a shell may have had ignored
     "from fedrobust.records.lock import locked\n"
     "with locked(pathlib.Path(sys.argv[1])):\n"
     "    print('held', flush=True)\n"
@@ -93,7 +94,7 @@ def test_a_lock_follows_no_link(tmp_path: Path) -> None:
 def test_folders_are_claimed(tmp_path: Path, number: int) -> None:
     wanted = tmp_path / "2026-01-31" / "12-00-00"
     with ThreadPoolExecutor(number) as pool:
-        found = list(pool.map(lambda _: _claim(wanted), range(number)))
+        found = list(pool.map(lambda _: free_folder(wanted), range(number)))
     assert len(set(found)) == number
     assert wanted in found
     assert all(folder.is_dir() for folder in found)

@@ -103,7 +103,7 @@ def test_torn(half: Path, whole: Path, going_on: GoingOn, tail: bytes) -> None:
 def test_rounds_after_the_checkpoint(half: Path, whole: Path, going_on: GoingOn, more: int) -> None:
     path = half / "rounds.jsonl"
     lines = (whole / "rounds.jsonl").read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[: 3 + more]))
+    path.write_bytes(path.read_bytes() + b"".join(lines[3 : 3 + more]))
     code, said = going_on(half)
     assert code == 0, said
     assert_same_run(half, whole)

@@ -126,7 +126,7 @@ def test_changed_cell(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("content", [b"", b"a: [", b"\xff\xfe", b"[1, 2]", b"17", b"seed: x"])
 def test_a_report_survives(sweep: Path, name: str, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     (sweep / "2" / name).write_bytes(content)
-    assert report([str(sweep)]) == 0
+    assert report([str(sweep)]) == 1
     out = capsys.readouterr().out
     assert f"{sweep / '2'}: damaged, left out: " in out
     assert "mean" in (sweep / "report" / "report.md").read_text()

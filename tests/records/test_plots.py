@@ -108,3 +108,30 @@ def test_examples_must_be_images_of_one_shape(folder: RunFolder) -> None:
         plot_examples(folder, torch.zeros(2, 2, 4, 4), clean, [0, 1])
     with pytest.raises(ValueError, match=r"triggered: expected shape \(2, 1, 4, 4\), got \(1, 1, 4, 4\)"):
         plot_examples(folder, clean, clean[:1], [0, 1])
+
+
+def test_pictures_say_what_they_are_of_in_every_format(tmp_path: Path) -> None:
+    from fedrobust.records.plot_deployment import plot_deployment
+    from fedrobust.records.plot_style import figures_of
+
+    folder = RunFolder(tmp_path)
+    figures = {
+        "released_clean_accuracy": 0.94,
+        "deployed_clean_accuracy": 0.31,
+        "released_attack_success_rate": None,
+        "deployed_attack_success_rate": None,
+        "random_flips_clean_accuracy": 0.93,
+        "num_bit_flips": 40,
+    }
+    with figures_of("attack=bfa, seed=7", ("png", "pdf", "svg")):
+        first = plot_deployment(folder, figures)
+    assert first == folder.plots / "deployment.png"
+    assert sorted(path.suffix for path in folder.plots.iterdir()) == [".pdf", ".png", ".svg"]
+    once = {path.name: path.read_bytes() for path in folder.plots.iterdir()}
+    with figures_of("attack=bfa, seed=7", ("png", "pdf", "svg")):
+        plot_deployment(folder, figures)
+    assert {path.name: path.read_bytes() for path in folder.plots.iterdir()} == once
+    with figures_of("attack=bfa, seed=8", ("png",)):
+        plot_deployment(folder, figures)
+    assert (folder.plots / "deployment.png").read_bytes() != once["deployment.png"]
+    assert plot_deployment(folder, {"deployed_clean_accuracy": None}) is None
