@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedrobust.compose import check_lists, chosen, settle
 from fedrobust.composition_errors import explain
 from fedrobust.config import ConfigError, Root, config_folder, plain, register_schema
-from fedrobust.foreign import check_foreign, read_trust
+from fedrobust.foreign import check_foreign, check_links, read_foreign, read_trust
 from fedrobust.records.full_disk import explain_full_disk
 from fedrobust.records.lock import FolderInUseError, locked
 from fedrobust.records.settings import flat_settings
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _check_flags(arguments)
         if any(argument.startswith("resume=") for argument in arguments):
             _resume(arguments)
+        elif any(argument.startswith("trust=") for argument in arguments):
+            raise ConfigError("trust: goes with resume=FOLDER; a command line of one's own may name any component")
         else:
             sys.argv = [sys.argv[0], *arguments]
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(_task)()
@@ -212,11 +214,11 @@ def _run_again(
 ) -> tuple[str, int]:
     """Resume in `folder`, which is locked, with some root keys changed to `values`; returns as `_run` does."""
     try:
-        saved = OmegaConf.load(folder.path / "config.yaml")
-    except Exception as error:  # what the YAML parser raises has no type in OmegaConf's terms
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"resume: cannot read {str(folder.path / 'config.yaml')!r} ({reason})") from None
-    check_foreign(OmegaConf.to_container(saved, resolve=False), trust, str(folder.path / "config.yaml"))
+        saved = read_foreign(folder.path / "config.yaml")
+    except ConfigError as error:
+        raise ConfigError(f"resume: {error}") from None
+    check_foreign(saved, trust, str(folder.path / "config.yaml"))
+    check_links(folder.path)
     config = OmegaConf.merge(OmegaConf.structured(Root), saved)
     assert isinstance(config, DictConfig)
     config.merge_with_dotlist([f"{key}={value}" for key, value in values.items()])

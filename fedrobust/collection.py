@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedrobust.error_text import clean_reason
 from fedrobust.types import Buffers, Updates
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -73,8 +74,13 @@ def collect(
         if reason is not None:
             rejections.extend(Rejection(client, reason) for client in reply.clients or (None,))
             continue
-        # Converted before it is looked at: a number that float64 can hold may be infinite in float32.
-        reply = _converted(reply, vector, buffers)
+        try:
+            # Converted before it is looked at: a number that float64 can hold may be infinite in float32.
+            reply = _converted(reply, vector, buffers)
+        except (RuntimeError, TypeError) as error:  # formats that torch can store and do nothing else with
+            reason = clean_reason(f"reply cannot be converted to {vector.dtype}: {error}")
+            rejections.extend(Rejection(client, reason) for client in reply.clients)
+            continue
         is_finite = {"update": _has_finite_rows(reply.updates).tolist(), "loss": reply.losses.isfinite().tolist()}
         for name, values in reply.buffers.items():
             is_finite[f"buffer {name}"] = _has_sound_rows(values, buffers[name]).tolist()
@@ -97,7 +103,19 @@ def collect(
             usable.append(reply if len(keep) == len(reply.clients) else _rows(reply, keep))
     named = {rejection.client for rejection in rejections}
     rejections.extend(Rejection(client, "did not answer") for client in asked if client not in taken | named)
-    return _stack(usable, rejections, vector, buffers)
+    return _stack(usable, _once(rejections), vector, buffers)
+
+
+def _once(rejections: Sequence[Rejection]) -> list[Rejection]:
+    """One rejection a client, the first; all of those that did not say whose they were."""
+    known: set[int] = set()
+    kept = []
+    for one in rejections:
+        if one.client is None or one.client not in known:
+            kept.append(one)
+        if one.client is not None:
+            known.add(one.client)
+    return kept
 
 
 def _has_finite_rows(matrix: Tensor) -> Tensor:
@@ -136,19 +154,27 @@ def _defect(reply: Reply, num_parameters: int, buffers: Buffers) -> str | None:
     received = {"update": reply.updates, "num_examples": reply.num_examples, "loss": reply.losses}
     received |= {f"buffer {name}": values for name, values in reply.buffers.items()}
     for name, values in received.items():
+        if values.layout is not torch.strided or values.is_nested or values.is_meta or values.is_quantized:
+            return f"{name} must be dense, got {_kind(values)}"
         is_integer = values.dtype in _INTEGERS
         if name == "num_examples" and not is_integer:
             return f"num_examples must be integers, got {values.dtype}"
         if name in ("update", "loss") and not values.is_floating_point():
             return f"{name} must be floating point, got {values.dtype}"
         is_complex = values.is_complex() and name.startswith("buffer ") and buffers[name[7:]].is_complex()
-        if values.layout is not torch.strided or values.is_quantized:
-            return f"{name} must be an ordinary tensor, got one that is sparse or quantised"
         if not (is_integer or is_complex or values.is_floating_point() or values.dtype is torch.bool):
             return f"{name} must hold real numbers, got {values.dtype}"
         if tuple(values.shape) != (k, *shapes[name]):
             return f"{name} must have shape {(k, *shapes[name])}, got {tuple(values.shape)}"
     return None
+
+
+def _kind(values: Tensor) -> str:
+    if values.is_meta:
+        return "a tensor without numbers"
+    if values.is_nested:
+        return "a nested tensor"
+    return str(values.dtype if values.is_quantized else values.layout)
 
 
 def _converted(reply: Reply, vector: Tensor, buffers: Buffers) -> Reply:

@@ -11,6 +11,11 @@ MAX_REASON = 200
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]")
 _RAISED = re.compile(r"^\s*((?:[\w]+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Iteration)\b(?::.*)?)$")
+_WRAPPED = re.compile(r"<class '([\w.<>()]+)'>:<'(.*)'>\Z", re.DOTALL)
+"""How Flower writes an exception into the reason of an error."""
+_CAUSED = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+_FRAME = re.compile(r'^  File "[^\n]*\n(?:    [^\n]*\n)*', re.MULTILINE)
+_LOOKED_AT = 20_000  # characters: of a longer text its beginning and its end are read
 _REMOTE = re.compile(r"ray::|Traceback \(most recent call last\)")
 
 
@@ -23,13 +28,42 @@ def clean_reason(text: str, limit: int = MAX_REASON) -> str:
         >>> clean_reason("\x1b[31mbad\x1b[0m\nnews")
         'bad news'
     """
-    text = _ESCAPES.sub("", text)
+    text = _ESCAPES.sub("", text[:_LOOKED_AT])
     if _REMOTE.search(text):
         lines = text.replace("\\n", "\n").splitlines()
         raised = [found[1] for line in lines if (found := _RAISED.match(_plain(line).rstrip("'>\" ")))]
         text = raised[-1] if raised else text
     line = " ".join(_plain(text).split())
     return line if len(line) <= limit else f"{line[: limit - 4].rstrip()} ..."
+
+
+def said_by_node(reason: str | None) -> str:
+    """What a Flower error says, as `ValueError: boom`: Flower wraps it in its type, Ray in tracebacks of two processes.
+
+    Args:
+        reason: of the error.
+    """
+    text = reason or ""
+    if len(text) > _LOOKED_AT:
+        text = f"{text[: _LOOKED_AT // 2]}\n{text[-_LOOKED_AT // 2 :]}"
+    wrapped = _WRAPPED.match(text.strip())
+    if wrapped is None:
+        return clean_reason(text) or "no reason given"
+    kind, said = wrapped[1].rpartition(".")[2], wrapped[2]
+    cause = _cause(said)
+    return clean_reason(said if cause is None and _REMOTE.search(said) else cause or f"{kind}: {said}")
+
+
+def _cause(text: str) -> str | None:
+    """The exception that a traceback of Ray's ends with, or that Flower's own tells of."""
+    parts = text.split(_CAUSED)
+    is_wrapped = len(parts) > 1 and "ClientAppException" in parts[-1]
+    last = parts[-2] if is_wrapped else parts[-1]
+    frames = list(_FRAME.finditer(last))
+    if frames:
+        return last[frames[-1].end() :].strip() or None
+    # Ray leaves frames of its own out: then a line about the process comes before the error.
+    return last.partition("\n")[2].strip() or None if is_wrapped else None
 
 
 def reason_of(error: BaseException, limit: int = MAX_REASON) -> str:

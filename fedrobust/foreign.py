@@ -6,39 +6,86 @@ before it has been checked.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
+from omegaconf import OmegaConf
+
 from fedrobust.config import ConfigError
+from fedrobust.error_text import clean_reason
 
 _OWN = "fedrobust"
-_PLACES = {"logger.tracking_uri", "logger.folder"}
-_LOGGER = "logger"
-"""To be trusted by this name: where a folder's config says that figures go."""
+_PLACES = ("logger.tracking_uri", "logger.folder", "engine.address")
+"""What a config says of where figures go, and whose cluster is spoken to; trusted by the name of the group."""
+_OWN_CLUSTER = "auto"
+_MAX_LINE = 500
+_LOGGED_TO = ("tensorboard", "mlflow.db")
+"""Where loggers write in the folder if their config does not say where."""
 
 
-def check_foreign(config: Any, trust: Sequence[str], source: str) -> None:
+def read_foreign(path: Path) -> dict[str, Any]:
+    """A config that somebody else wrote, as plain containers; runs write theirs resolved, so nothing is looked up.
+
+    Raises:
+        ConfigError: it cannot be read, is no mapping, or has aliases (which may unfold to any size) or interpolations.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            for event in yaml.parse(file, Loader=yaml.SafeLoader):
+                if isinstance(event, yaml.AliasEvent):
+                    raise ValueError(f"it must not hold aliases, got *{event.anchor}")
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except Exception as error:  # what the YAML parser raises has no type in OmegaConf's terms
+        raise ConfigError(f"cannot read {str(path)!r} ({clean_reason(str(error))})") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: must be a run's config, got {type(config).__name__}")
+    for key, value in _walk(config, ""):
+        if isinstance(value, str) and "${" in value:
+            said = f"{path}: {key} must be a value, got {_short(value)}: nothing is looked up for a folder"
+            raise ConfigError(clean_reason(said, _MAX_LINE))
+    return {str(key): value for key, value in config.items()}
+
+
+def check_foreign(config: Any, trust: Sequence[str], source: str, option: str = "trust=") -> None:
     """Look through the config of a folder before anything is built of it.
 
     Args:
-        config: plain containers, interpolations as they are written.
-        trust: names of modules whose components may be built; `logger` also lets figures leave the folder.
+        config: plain containers, from `read_foreign`.
+        trust: names of modules whose components may be built; `logger` also lets figures leave the folder, and `engine`
+            speaks to the cluster that it names.
         source: the file, for messages.
+        option: how a name is trusted, for messages.
 
     Raises:
         ConfigError: the first key that is not allowed, and what would allow it.
     """
     for key, value in _walk(config, ""):
-        if isinstance(value, str) and "${" in value:
-            said = f"{key} must be a value, got {_short(value)}: nothing is looked up for a folder"
-            raise ConfigError(f"{source}: {said}")
+        said = ""
         if key.endswith("_target_") and not is_trusted(value, trust):
-            module = str(value).partition(".")[0]
-            raise ConfigError(
-                f"{source}: {key} must be one of fedrobust's own, got {_short(value)}, which is not run; "
-                f"trust={module} allows what this module holds"
-            )
-        if key in _PLACES and value is not None and _LOGGER not in trust:
-            raise ConfigError(f"{source}: {key} points out of the folder, to {_short(value)}; trust=logger allows it")
+            said = f"{key} must be one of fedrobust's own, got {_short(value)}, which is not run; "
+            said += f"{option}{_short(str(value).partition('.')[0])[1:-1]} allows what this module holds"
+        if key in _PLACES and value not in (None, _OWN_CLUSTER) and key.partition(".")[0] not in trust:
+            said = f"{key} points out of the folder, to {_short(value)}; {option}{key.partition('.')[0]} allows it"
+        if said:
+            raise ConfigError(clean_reason(f"{source}: {said}", _MAX_LINE))
+
+
+def check_links(folder: Path) -> None:
+    """Refuse to log through links that lead out of a run's folder.
+
+    Raises:
+        ConfigError: there is one where a logger would write.
+    """
+    for name in _LOGGED_TO:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"logger: {str(folder / name)!r} is a link out of the folder, and is not written to")
+
+
+def foreign_modules(config: Any) -> tuple[str, ...]:
+    """The modules, besides fedrobust, whose components a config names: what a resume has to trust."""
+    named = {str(value).partition(".")[0] for key, value in _walk(config, "") if key.endswith("_target_")}
+    return tuple(sorted(named - {_OWN}))
 
 
 def is_trusted(target: Any, trust: Sequence[str]) -> bool:

@@ -24,6 +24,7 @@ from fedrobust.engines import Engine, Local
 from fedrobust.evaluation.attack_success import stamp_all
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.flower.client_app import population_of_config
+from fedrobust.foreign import foreign_modules
 from fedrobust.keeper import Keeper
 from fedrobust.records.checkpoint import RUN, TWIN
 from fedrobust.records.console import RunConsole, print_summary
@@ -242,7 +243,7 @@ def play(
                 drive(prepared, on_round)
             summary = summarise(records.read_rounds(), keeper.seconds(), scenario.has_clean_start)
         except (Exception, KeyboardInterrupt):
-            _keep_what_there_is(keeper, console, part.whole)
+            _keep_what_there_is(keeper, console, _resume_command(part.whole, values))
             raise
         finally:
             tracker.finish(summary)
@@ -252,7 +253,13 @@ def play(
     return summary
 
 
-def _keep_what_there_is(keeper: Keeper, console: RunConsole, whole: Path) -> None:
+def _resume_command(folder: Path, values: Mapping[str, Any]) -> str:
+    """What to type to go on, with trust in the components that are not fedrobust's."""
+    trusted = ",".join(foreign_modules(values))
+    return f"fedrobust resume={folder}{f' trust={trusted}' if trusted else ''}"
+
+
+def _keep_what_there_is(keeper: Keeper, console: RunConsole, command: str) -> None:
     """Of a run that ends early: checkpoint, model and plots, each if it can be written, and how to go on."""
     records = keeper.records
     steps: dict[str, Callable[[], object]] = {
@@ -260,9 +267,7 @@ def _keep_what_there_is(keeper: Keeper, console: RunConsole, whole: Path) -> Non
         "the model": lambda: records.save_model(keeper.model_tensors()),
         "plots": lambda: plot_run(records, records.read_rounds()),
         # Last, since a terminal that was closed takes no message.
-        "a message": lambda: console.message(
-            f"stopped after round {keeper.round_number}; go on with: fedrobust resume={whole}"
-        ),
+        "a message": lambda: console.message(f"stopped after round {keeper.round_number}; go on with: {command}"),
     }
     for name, step in steps.items():
         try:

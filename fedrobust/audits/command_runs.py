@@ -22,7 +22,7 @@ from fedrobust.audits.command_output import (
 from fedrobust.audits.model import NeuralCleanse, NeuralCleanseReport, Unlearning, WatermarkOwnership, WeightHash
 from fedrobust.audits.model_files import read_weights
 from fedrobust.audits.picture_folder import read_picture_folder
-from fedrobust.audits.subject import Reading, RunSetting, Subject, read_subject
+from fedrobust.audits.subject import Reading, RunSetting, Subject, build_part, read_subject
 from fedrobust.config import build
 from fedrobust.data.examples import Examples
 from fedrobust.records.files import to_json, write_atomically
@@ -190,7 +190,7 @@ def audit_watermark(options: argparse.Namespace, reading: Reading) -> bool:
     owner = options.owner or options.model
     run = RunSetting.of(owner, reading)
     try:
-        watermark = build(run.values.get("watermark"), "watermark")
+        watermark = build_part({"watermark": None, **run.values}, "watermark")
         mark = watermark.draw(run.dataset, run.values["seed"], run.data_root) if watermark is not None else None
     except (KeyError, ValueError) as error:
         raise ValueError(f"{owner}: {' '.join(str(error).split())}") from None

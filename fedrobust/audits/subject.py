@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.model_files import load_model, read_weights
 from fedrobust.audits.picture_folder import PictureFolder, read_picture_folder
-from fedrobust.component import FieldError
+from fedrobust.component import FieldError, check_fields
 from fedrobust.config import build
+from fedrobust.data.datasets import DatasetSource
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.devices import select_device
-from fedrobust.foreign import check_foreign
+from fedrobust.foreign import check_foreign, read_foreign
 from fedrobust.models import Architecture
 from fedrobust.seeds import torch_generator
+from fedrobust.watermarks import NoWatermark, Watermark
 
 _BUILT_GROUPS = ("dataset", "model", "watermark")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -165,9 +166,10 @@ class RunSetting:
             raise ValueError(f"{path}: must be a run's folder, with config.yaml and model.safetensors")
         values = _read_config(config, reading.trust)
         device = _device(reading.device)
-        root = reading.data_root or (Path(values["data_root"]) if values.get("data_root") else None)
         try:
-            source, architecture = (build(values[group], group) for group in ("dataset", "model"))
+            check_fields(_Kinds, {key: values[key] for key in ("seed", "data_root") if key in values})
+            root = reading.data_root or (Path(values["data_root"]) if values.get("data_root") else None)
+            source, architecture = (build_part(values, group) for group in ("dataset", "model"))
             return cls(values, source.load(root, device), architecture, root)
         except KeyError as error:
             raise ValueError(f"{config}: has no key {error}") from None
@@ -204,15 +206,33 @@ def _check_classes(folder: PictureFolder, num_classes: int) -> None:
 
 
 def _read_config(path: Path, trust: Sequence[str]) -> Mapping[str, Any]:
-    """A run's config, as long as it names nothing but fedrobust's own components, and those of modules to `trust`."""
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except Exception as error:  # what the YAML parser raises has no type in OmegaConf's terms
-        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: must be a run's config, got {type(values).__name__}")
-    check_foreign({group: values.get(group) for group in (*_BUILT_GROUPS, "data_root")}, trust, str(path))
-    return {str(key): value for key, value in values.items()}
+    """A run's config, if what is built of it is fedrobust's own, or of modules to `trust`."""
+    values = read_foreign(path)
+    check_foreign({group: values.get(group) for group in _BUILT_GROUPS}, trust, str(path), "--trust ")
+    return values
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """What the keys of a run's config must hold, of those that are read."""
+
+    seed: int
+    data_root: str | None
+    dataset: DatasetSource
+    model: Architecture
+    watermark: Watermark | NoWatermark | None
+
+
+def build_part(values: Mapping[str, Any], group: str) -> Any:
+    """The component of a group in a run's config, of the kind that belongs there.
+
+    Raises:
+        KeyError: there is no such group.
+        ValueError: it cannot be built, or is of another kind.
+    """
+    built = build(values[group], group)
+    check_fields(_Kinds, {group: built})
+    return built
 
 
 def _device(name: str) -> torch.device:

@@ -96,7 +96,11 @@ class LocalGrid(Grid):
             reply = self._client_app(message, self._contexts[node])
             if not isinstance(reply, Message):
                 raise TypeError(f"a ClientApp must answer with a message, got {type(reply).__name__}")
-        except (Exception, SystemExit) as error:  # whatever a client raises is its reply, and must not end the server
+            if reply.metadata.reply_to_message_id != identifier:
+                raise ValueError("a ClientApp must answer the message that it was given (reply_to=message)")
+        except KeyboardInterrupt:  # the user's
+            raise
+        except BaseException as error:  # whatever a client raises is its reply, and must not end the server
             reason = reason_of(error)
             log.warning("node %d raised %s", node, reason)
             reply = Message(Error(code=_CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)

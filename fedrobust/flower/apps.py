@@ -9,6 +9,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedrobust.clients.population import Population
+from fedrobust.error_text import said_by_node
+from fedrobust.flower.answers import answering_node, nodes_by_message
 from fedrobust.flower.messages import read_order, reply_message
 from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.round import Federation, Row
@@ -62,10 +64,12 @@ def prepare_nodes(grid: Grid, num_nodes: int, timeout: float) -> None:
     queries = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
     replies = list(grid.send_and_receive(queries, timeout=timeout))
     failed = [reply for reply in replies if reply.has_error()]
+    asked = nodes_by_message(queries)
     for reply in failed:
-        log.warning("node %d could not load the scenario: %s", reply.metadata.src_node_id, reply.error.reason)
+        node, reason = answering_node(reply, asked), said_by_node(reply.error.reason)
+        log.warning("node %d could not load the scenario: %s", node, reason)
     if len(failed) == len(replies):
-        reason = failed[0].error.reason if failed else "no answer"
+        reason = said_by_node(failed[0].error.reason) if failed else "no answer"
         raise RuntimeError(f"none of {len(nodes)} Flower nodes could load the scenario within {timeout:g} s: {reason}")
 
 

@@ -1,12 +1,13 @@
 """The replies of a round as rows of a matrix, and what is wrong with those that cannot be used."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Message, RecordDict
 
 from fedrobust.error_text import clean_reason
+from fedrobust.flower.answers import answering_node, nodes_by_message
 from fedrobust.flower.array_records import GlobalArrays
 from fedrobust.flower.plain_replies import arrays_of, content_of
 from fedrobust.flower.row_matrix import RowMatrix
@@ -29,7 +30,7 @@ class CollectedReplies:
 
 def collect_replies(
     replies: Iterable[Message],
-    asked: frozenset[int],
+    asked: Sequence[Message],
     sent: GlobalArrays,
     rows: RowMatrix,
     weigh: Callable[[RecordDict], float],
@@ -38,7 +39,7 @@ def collect_replies(
 
     Args:
         replies: in any order.
-        asked: the nodes that may answer.
+        asked: the messages that may be answered, one a node.
         sent: what they were sent.
         rows: forgets what it held.
         weigh: the weight that a reply claims; raises a `ValueError` if it claims none that may be.
@@ -46,11 +47,13 @@ def collect_replies(
     contents: dict[int, RecordDict] = {}
     weights: list[float] = []
     rejections: list[dict[str, Any]] = []
-    rows.clear(len(asked), sent.num_columns)
-    for message in sorted(replies, key=lambda one: client_of(one.metadata.src_node_id)):
-        node = message.metadata.src_node_id
+    nodes = nodes_by_message(asked)
+    expected = {message.metadata.dst_node_id for message in asked}
+    rows.clear(len(expected), sent.num_columns)
+    of_nodes = [(answering_node(message, nodes), message) for message in replies]
+    for node, message in sorted(of_nodes, key=lambda one: client_of(one[0])):
         try:
-            if node not in asked:
+            if node not in expected:
                 raise ValueError("was not asked to train in this round")
             if node in contents:
                 raise ValueError("answered more than once; the first usable reply counts")
@@ -63,7 +66,7 @@ def collect_replies(
             rows.keep()
             contents[node] = content
             weights.append(weight)
-    silent = asked - contents.keys() - {one["node"] for one in rejections}
+    silent = expected - contents.keys() - {one["node"] for one in rejections}
     rejections += [{"node": node, "reason": "did not answer"} for node in sorted(silent)]
     return CollectedReplies(contents, weights, rejections)
 

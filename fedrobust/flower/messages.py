@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedrobust.clients.population import TrainedClients
 from fedrobust.collection import Rejection, Reply
-from fedrobust.error_text import clean_reason
+from fedrobust.error_text import clean_reason, said_by_node
 from fedrobust.flower.tensor_array import TensorArray, tensor_of
 from fedrobust.round import Order
 from fedrobust.types import Buffers
@@ -67,7 +67,7 @@ def read_reply(message: Message, asked: Sequence[int], device: torch.device) -> 
     A node speaks for the clients that it was asked for: a reply that names another is not used at all.
     """
     if message.has_error():
-        return _reject(asked, f"failed: {message.error.reason or 'no reason given'}")
+        return _reject(asked, f"failed: {said_by_node(message.error.reason)}")
     try:
         return _parse(message.content, asked, device)
     except KeyError as error:
@@ -89,6 +89,8 @@ def _parse(content: RecordDict, asked: Sequence[int], device: torch.device) -> R
     config = _record(content, "config", ConfigRecord)
     clients, failed = _ids(config["clients"]), _ids(config.get("failed", []))
     strangers = [client for client in (*clients, *failed) if client not in asked]
+    if asked and not clients and not failed:
+        raise ValueError("names no client")
     if strangers:
         raise ValueError(f"clients must be of those that the node was asked to train, got {strangers}")
     seconds = _record(content, "metrics", MetricRecord)["seconds"]
@@ -114,6 +116,8 @@ def _ids(named: object) -> list[int]:
     clients = [client for client in named if type(client) is int] if isinstance(named, list) else None
     if clients is None or clients != named:
         raise ValueError(f"clients must be a list of integers, got {named!r}")
+    if len(set(clients)) < len(clients):
+        raise ValueError(f"clients must be named once each, got {clients}")
     return clients
 
 

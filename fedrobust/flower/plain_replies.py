@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from fedrobust.error_text import said_by_node
+
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
 
@@ -17,7 +19,7 @@ def content_of(message: Message) -> RecordDict:
         ValueError: it is an error instead.
     """
     if message.has_error():
-        raise ValueError(f"failed: {message.error.reason or 'no reason given'}")
+        raise ValueError(f"failed: {said_by_node(message.error.reason)}")
     return message.content
 
 

@@ -204,7 +204,7 @@ class RobustStrategy(FedAvg):
         self._state: State = {}
         self._rows = rows
         self._sent: GlobalArrays | None = None
-        self._asked: frozenset[int] = frozenset()
+        self._asked: Sequence[Message] = ()
         self._num_nodes = 0
         self._said: set[str] = set()
 
@@ -241,7 +241,7 @@ class RobustStrategy(FedAvg):
             ValueError: arrays that hold something else than numbers, or NaN, or nothing for the rule.
         """
         messages = list(super().configure_train(server_round, arrays, config, grid))
-        self._asked = frozenset(message.metadata.dst_node_id for message in messages)
+        self._asked = messages
         self._num_nodes = max(len(list(grid.get_node_ids())), len(self._asked))
         self._warn_of_belief()
         self._sent = GlobalArrays(arrays, self.averaged_arrays) if messages else None

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedrobust.collection import Rejection, Reply
+from fedrobust.flower.answers import answering_node, nodes_by_message
 from fedrobust.flower.messages import model_record, read_reply, train_message
 from fedrobust.flower.rejections import rejections_line
 from fedrobust.notices import is_new
@@ -61,13 +62,9 @@ class FederationStrategy(Strategy):
         device = self.federation.state.vector.device
         received: list[Reply] = []
         failures: list[Rejection] = []
-        # An error in a node's place (it died, its time is over) is the runtime's, which does not sign with its id.
-        nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in self._sent}
+        nodes, self._sent = nodes_by_message(self._sent), []
         for message in replies:
-            node = message.metadata.src_node_id
-            if message.has_error():
-                node = nodes.get(message.metadata.reply_to_message_id, node)
-            outcome = read_reply(message, self._asked.get(node, ()), device)
+            outcome = read_reply(message, self._asked.get(answering_node(message, nodes), ()), device)
             if isinstance(outcome, Reply):
                 received.append(outcome)
             else:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-
+from fedrobust.foreign import read_foreign
 from fedrobust.records.settings import FREE, leaves
 
 # What may differ between two runs of the same scenario: the seed, where, how loudly and to whom a run reports, and
@@ -72,9 +71,7 @@ def _read(folder: Path) -> Run:
     for name in ("config.yaml", "choices.json"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name}: is missing")
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder / 'config.yaml'}: not a mapping")
+    config = read_foreign(folder / "config.yaml")
     seed = config.get("seed")
     if not isinstance(seed, int):
         raise ValueError(f"{folder / 'config.yaml'}: seed must be an integer, got {seed!r}")
