@@ -66,7 +66,10 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
             path = f"{prefix}.{key}" if prefix else str(key)
             yield f"{path}'s name", str(key)  # it can hold an interpolation, too
-            yield from _walk(value, path)
+            if str(key) == "_target_":
+                yield path, value  # whole, whatever it is
+            else:
+                yield from _walk(value, path)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
             yield from _walk(value, f"{prefix}[{index}]")

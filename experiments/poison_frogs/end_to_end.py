@@ -47,7 +47,7 @@ def clean_victim(seed: int, num_targets: int) -> Victim:
     data = Digits().load(None, torch.device("cpu"))
     with seeded_initialisation(seed, "victim"):
         model = MLP().build(data.input_shape, data.num_classes)
-    model = train_model(model, data, data.train, FROM_SCRATCH, seed)
+    model = train_model(model, data, data.train, FROM_SCRATCH, seed).requires_grad_(True)  # clients train on
     is_right = answers(model, data, data.test.inputs) == data.test.labels
     generator, attacks = torch_generator(seed, "targets"), []
     while len(attacks) < num_targets:

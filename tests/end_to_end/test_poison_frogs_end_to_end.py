@@ -106,6 +106,7 @@ def received(digits) -> ReceivedModel:
     with seeded_initialisation(0, "victim"):
         model = MLP().build(digits.input_shape, 10)
     model = train_model(model, digits, digits.train, LocalTraining(learning_rate=0.1, num_epochs=30), 0)
+    model.requires_grad_(True)  # clients train on
     return ReceivedModel(model, ParameterLayout.of(model).flatten(model), {}, digits)
 
 

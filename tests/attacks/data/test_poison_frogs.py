@@ -113,7 +113,7 @@ def test_the_received_model_is_a_copy(received):
     """The module has the received parameters; the model that it was made from keeps its own."""
     before = ParameterLayout.of(received.model).flatten(received.model)
     module = received.module()
-    assert torch.equal(ParameterLayout.of(module).flatten(module), received.vector)
+    assert torch.equal(ParameterLayout.of(received.model).flatten(module), received.vector)
     assert torch.equal(ParameterLayout.of(received.model).flatten(received.model), before)
     assert not module.training
 
