@@ -7,7 +7,7 @@ by `count_tries`. All of them, slow ones included, and the page:
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if not session.config.getoption("--write-reliability", default=False):
-        return
-    got = session.config.stash[_GOT]
+    if session.config.getoption("--write-reliability", default=False):
+        PAGE.write_text(page_of(session.config.stash[_GOT]))
+
+
+def page_of(got: Mapping[tuple[str, str, str], Sequence[int]]) -> str:
+    """The page, from tries and kept promises by (area, title, promised)."""
     lines = []
     for area in sorted({area for area, _, _ in got}):
         lines += [f"## {area}", "", "| fault | tries | promised | got |", "|---|--:|---|---|"]
@@ -74,7 +77,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         lines.append("")
     total, kept = (sum(counts[index] for counts in got.values()) for index in (0, 1))
     summary = f"{total} tries of {len(got)} faults; {kept} got what is promised.\n\n"
-    PAGE.write_text(HEAD + summary + "\n".join(lines).rstrip() + "\n")
+    return HEAD + summary + "\n".join(lines).rstrip() + "\n"
 
 
 @pytest.fixture(autouse=True)
