@@ -198,7 +198,6 @@ def _resume(arguments: Sequence[str]) -> None:
     resumption = Resumption(None if from_round is None else int(from_round), accept == "true")
     if not (folder.path / "config.yaml").is_file():
         raise ConfigError(f"resume: must be the folder of a run (no config.yaml in {str(folder.path)!r})")
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
     trust = read_trust(values.pop("trust")) if "trust" in values else ()
     try:
         with locked(folder.path):
@@ -225,6 +224,7 @@ def _run_again(
     played = max(folder.sound_checkpoints(), default=0) if resumption.from_round is None else 0
     if config.num_rounds < played:
         raise ConfigError(f"num_rounds: must be at least {played}, the rounds already played, got {config.num_rounds}")
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
     return _run(config, folder, folder.read_choices(), resumption)
 
 

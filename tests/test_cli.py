@@ -80,7 +80,7 @@ class FailsLater:
         return Mean()(updates, weights)
 
 
-def test_help_shows_the_groups_and_five_examples(command, tmp_path):
+def test_help_shows_the_groups_and_six_examples(command, tmp_path):
     code, out, err = command("--help")
     assert (code, err) == (0, "")
     for group in GROUPS:
@@ -88,7 +88,7 @@ def test_help_shows_the_groups_and_five_examples(command, tmp_path):
     for choice in sorted(path.stem for path in (config_folder() / "aggregator").glob("*.yaml")):
         assert choice in out
     examples = out.partition("== Examples ==\n")[2].partition("\n\n")[0].splitlines()
-    assert len(examples) == 5
+    assert len(examples) == 6
     assert all(line.startswith("fedrobust") for line in examples)
     assert "assumed_fraction: 0.2" in out
     assert list(tmp_path.iterdir()) == []
