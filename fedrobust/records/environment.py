@@ -49,10 +49,12 @@ def _device_name(device: torch.device) -> str:
 
 
 def _commit(file: Path) -> dict[str, Any]:
-    """The commit of the checkout that tracks `file`, and whether that checkout has uncommitted changes."""
+    """The commit of the checkout that tracks `file`, and whether that checkout has uncommitted changes; or why not."""
     # An installed package may lie inside somebody else's repository (a .venv in a project), whose commit says nothing.
     if _git(file, "ls-files", "--error-unmatch", file.name) is None:
-        return {"git_commit": None, "git_dirty": None}
+        # Such as a bundle of `flwr run`, which has no repository in it; the name of its folder ends in its hash.
+        why = f"no git checkout tracks the sources, which are in {file.parent.parent}"
+        return {"git_commit": None, "git_dirty": None, "git_reason": why}
     changes = _git(file, "status", "--porcelain", "--untracked-files=no")
     return {"git_commit": _git(file, "rev-parse", "HEAD"), "git_dirty": None if changes is None else changes != ""}
 

@@ -308,8 +308,11 @@ INTERPOLATIONS: dict[str, Change] = {
 def test_interpolations_are_not_resolved(place: Place, case: str, entry: str) -> None:
     place.change(INTERPOLATIONS[case])
     line = place.refused(*COMMANDS[entry])
-    assert ("cannot read" if case == "cut short" else "nothing is looked up") in line
-    assert "${" in line
+    if case == "cut short":
+        assert "cannot read" in line
+    else:
+        assert "nothing is looked up" in line
+        assert "${" in line
 
 
 def tensorboard(folder: str) -> Change:

@@ -16,6 +16,9 @@ def _git(folder: Path, *arguments: str) -> str:
 def _recorded(file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str | None, bool | None]:
     monkeypatch.setattr(environment, "__file__", str(file))
     described = environment.describe_environment("cpu")
+    assert ("git_reason" in described) == (described["git_commit"] is None)
+    if described["git_commit"] is None:
+        assert described["git_reason"].startswith("no git checkout tracks the sources, which are in /")
     return described["git_commit"], described["git_dirty"]
 
 
