@@ -3,8 +3,8 @@
     git worktree add ../before <commit>
     python benchmarks/before_and_after/run.py --before ../before [--only rule] [--repeats 7] [--data ROOT]
 
-Every measurement is made by two processes, one on each checkout, which wait while the other works. Writes the tables in
-README.md beside this file, unless `--only` is given.
+Every measurement is made by two processes, one on each checkout, which wait while the other works. Writes
+table.md beside this file; with `--only` what `--write` names, if anything.
 """
 
 import argparse
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="root of the other checkout")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="measure what has one of these words in its name")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--write", metavar="NAME.md", help="table to write beside this file; table.md without --only")
     parser.add_argument("--data", help="data root with MNIST, for a round of it")
     options = parser.parse_args()
     before, after = Checkout(options.before), Checkout(ROOT)
@@ -101,6 +102,8 @@ def main() -> None:
         for one in questions(options.data)
         if options.only is None or set(options.only) & {str(part) for part in one}
     ]
+    if not chosen:
+        raise SystemExit(f"--only={' '.join(options.only)}: no measurement has such a word")
     lines = []
     for question in track(chosen, description="measurements"):
         found: dict[Checkout, list[float | str]] = {before: [], after: []}
@@ -119,8 +122,8 @@ def main() -> None:
         + "\n".join(lines)
         + "\n"
     )
-    if options.only is None:
-        (HERE / "table.md").write_text(text)
+    if written := options.write or ("table.md" if options.only is None else None):
+        (HERE / written).write_text(text)
 
 
 if __name__ == "__main__":
