@@ -18,8 +18,10 @@ from torch.func import functional_call, grad_and_value, vmap
 from fedrobust.clients.training import channels_last, model_inputs
 from fedrobust.data.datasets import Dataset
 from fedrobust.error_text import reason_of
+from fedrobust.models.own_state import OwnState, put_back, remember
 from fedrobust.parameters import clone_buffers, load_into
 from fedrobust.seeds import seeded_draws
+from fedrobust.types import Buffers
 
 _CLOSE = 1e-3
 """Gradients of a cohort and alone differ by rounding; where examples of a batch look at each other, by far more."""
@@ -50,16 +52,23 @@ def examine_model(model: nn.Module, dataset: Dataset, *, try_cohort: bool) -> Mo
         ValueError: nothing to train, numbers of another kind than float32, or no logits of these data; in one line.
     """
     _check_numbers(model)
-    kept = clone_buffers(model)
+    kept, own = clone_buffers(model), OwnState(model)
     was_training = model.training
     try:
         with seeded_draws(dataset.train.inputs.device, 0, "examine"):
             inputs = _readable(model, dataset)
             join_single = _needs_two(model, inputs)
-            why_alone = _why_alone(model, dataset, inputs) if try_cohort else None
+            why_alone: str | None
+            if changed := own.first_changed(model):
+                remember(model, own)
+                why_alone = f"it changes itself as it trains (attribute {changed!r}), which must be each client's own"
+            else:
+                why_alone = _why_alone(model, dataset, inputs) if try_cohort else None
+            _check_repeats(model, dataset, inputs, kept)
     finally:
         model.train(was_training)
         load_into(model, {}, kept)
+        put_back(model)
     return ModelTraits(why_alone, join_single)
 
 
@@ -113,6 +122,38 @@ def _raises(call: Callable[[], Any]) -> bool:
     return False
 
 
+def _check_repeats(model: nn.Module, dataset: Dataset, inputs: Tensor, buffers: Buffers) -> None:
+    """Refuse a model that does something else the second time, though all that it keeps on itself was put back."""
+    found = []
+    for _ in range(2):
+        load_into(model, {}, buffers)
+        with seeded_draws(inputs.device, 0, "repeat"):
+            put_back(model)
+            try:
+                found.append(_step(model, dataset, inputs))
+            except (Exception, SystemExit):  # of these data, or of all: clients' own affair
+                return
+    for first, second in zip(*found, strict=True):
+        scale = float(first.abs().nan_to_num(0, 0, 0).max()) if len(first) else 0.0
+        if not torch.allclose(first, second, rtol=_CLOSE, atol=_CLOSE * scale + 1e-12, equal_nan=True):
+            raise ValueError(
+                "must be a function of its inputs, parameters, buffers and attributes: it gives something else the "
+                "second time on the same examples; does it keep something in a global variable?"
+            )
+
+
+def _step(model: nn.Module, dataset: Dataset, inputs: Tensor) -> list[Tensor]:
+    """Logits in evaluation, then the gradients of a training step."""
+    model.eval()
+    with torch.no_grad():
+        logits = model(inputs)
+    model.train()
+    trained = [one for one in model.parameters() if one.requires_grad]
+    loss = F.cross_entropy(model(inputs), dataset.train.labels[: len(inputs)] * 0)
+    gradients = torch.autograd.grad(loss, trained, materialize_grads=True, allow_unused=True)
+    return [logits.flatten(), *(gradient.flatten() for gradient in gradients)]
+
+
 def _why_alone(model: nn.Module, dataset: Dataset, inputs: Tensor) -> str | None:
     """Train one step of two clients, one with a padded batch, both ways; `None` if the gradients agree."""
     if next(model.buffers(), None) is not None:
@@ -158,7 +199,7 @@ def _why_alone(model: nn.Module, dataset: Dataset, inputs: Tensor) -> str | None
                 found[name][client], gradient, rtol=_CLOSE, atol=_CLOSE * scale + 1e-12, equal_nan=True
             )
             if not close:
-                return "its gradients differ there: examples of a batch look at each other, or it remembers something"
+                return "its gradients differ there: examples of a batch look at each other"
     return None
 
 

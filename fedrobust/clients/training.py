@@ -18,6 +18,7 @@ from fedrobust.clients.attacked_step import gradient_alone
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.trained_layers import trained_names
 from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.models.own_state import put_back
 from fedrobust.parameters import ParameterLayout
 from fedrobust.types import Buffers, Vector
 
@@ -110,6 +111,7 @@ def train_alone(
         The mean classification loss over all examples seen.
     """
     training, attack = job.program.training, job.program.loss
+    put_back(model)
     own = layout.views(row)
     received = {} if attack is None else layout.views(row.clone())
     # Convolutions want their weights channels-last, too: such copies are trained in place of the row's views.

@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from fedrobust.clients.training import channels_last, model_inputs
 from fedrobust.data.datasets import Dataset
+from fedrobust.models.own_state import put_back
 from fedrobust.parameters import ParameterLayout
 from fedrobust.types import Buffers, Vector
 
@@ -31,6 +32,7 @@ class Predictor:
         state = {**parameters, **self.buffers}
         was_training = self.model.training
         self.model.eval()
+        put_back(self.model)
         size = _GPU_BATCH if inputs.device.type == "cuda" else _CPU_BATCH
         outputs = [
             functional_call(self.model, state, (channels_last(model_inputs(self.dataset, batch)),))

@@ -24,6 +24,7 @@ from fedrobust.clients.training import channels_last, model_inputs
 from fedrobust.component import Count, FieldError, Index, Positive, component
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.evaluation.predictor import Predictor
+from fedrobust.models.own_state import put_back
 from fedrobust.seeds import torch_generator
 from fedrobust.types import Vector
 from fedrobust.watermarks.ownership import count_matches
@@ -152,6 +153,7 @@ class Mark:
         model, vector = predictor.model, predictor.vector
         was_training = model.training
         model.eval()  # statistics stay those of clean data
+        put_back(model)
         for inputs, labels in self._batches(generator):
             leaf = vector.detach().requires_grad_()
             state = {name: channels_last(view) for name, view in predictor.layout.views(leaf).items()}

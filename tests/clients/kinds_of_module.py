@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -131,6 +132,82 @@ class Unused(nn.Module):
         return self.body(inputs)
 
 
+class Remembers(nn.Module):
+    """Keeps a hidden state from one batch to the next, in training and in evaluation, as careless recurrent nets do."""
+
+    def __init__(self, keep: str) -> None:
+        super().__init__()
+        self.first, self.last, self.keep = nn.Linear(64, HIDDEN), nn.Linear(HIDDEN, CLASSES), keep
+        self.hidden: Tensor | None = None
+        self.seen: list[Tensor] = []
+        self.plain = SimpleNamespace(hidden=None)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        new = self.first(inputs.flatten(1)).relu()
+        old = {"attribute": self.hidden, "list": self.seen[-1] if self.seen else None, "object": self.plain.hidden}
+        before = old[self.keep]
+        if before is not None:
+            new = new + 0.5 * before
+        mean = new.detach().mean(dim=0)
+        if self.keep == "attribute":
+            self.hidden = mean
+        elif self.keep == "list":
+            self.seen.append(mean)
+        else:
+            self.plain.hidden = mean
+        return self.last(new)
+
+
+class Counts(nn.Module):
+    """Its dropout is warmed up by the number of its own calls, a plain integer of a module within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.calls = sequential(nn.ReLU()), 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1
+        return self.body(inputs) / (1 + 0.1 * min(self.calls, 20))
+
+
+class OwnGenerator(nn.Module):
+    """Drops hidden units by a generator of its own."""
+
+    def __init__(self, generator: Any, draw: Callable[[Any, int], Any]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, HIDDEN), nn.Linear(HIDDEN, CLASSES)
+        self.kept, self.draw = {"generator": generator}, draw
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.first(inputs.flatten(1)).relu()
+        if self.training:
+            draws = torch.as_tensor(self.draw(self.kept["generator"], hidden.numel()), dtype=hidden.dtype)
+            hidden = hidden * (draws.view(hidden.shape) < 0.7)
+        return self.last(hidden)
+
+
+class Caches(nn.Module):
+    """Makes a table at its first call, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.table = sequential(nn.ReLU()), None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.table is None:
+            self.table = torch.linspace(0.5, 1.5, 64)
+        return self.body(inputs.flatten(1) * self.table)
+
+
+OUTSIDE: list[float] = []
+
+
+def remember_outside(hidden: Tensor) -> Tensor:
+    OUTSIDE.append(1.0)
+    return hidden * (1 + 0.1 * len(OUTSIDE))
+
+
 class Complex(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -236,6 +313,30 @@ KINDS: dict[str, Kind] = {
     "counter": Kind(lambda: Buffered(torch.zeros((), dtype=torch.int64), count_calls), "alone"),
     "boolean table": Kind(lambda: Buffered(torch.arange(HIDDEN) % 2 > 0, lambda h, t: h * t), "alone"),
     "buffer that is not saved": Kind(lambda: Buffered(torch.ones(HIDDEN), lambda h, t: h * t, False), "alone"),
+    "hidden state": Kind(lambda: Remembers("attribute"), "alone", "'hidden'"),
+    "hidden states in a list": Kind(lambda: Remembers("list"), "alone", "'seen'"),
+    "hidden state in an object": Kind(lambda: Remembers("object"), "alone", "'plain'"),
+    "number of calls": Kind(lambda: nn.Sequential(Counts()), "alone", "'0.calls'"),
+    "torch generator of its own": Kind(
+        lambda: OwnGenerator(torch.Generator().manual_seed(3), lambda own, n: torch.rand(n, generator=own)),
+        "alone",
+        "'kept'",
+    ),
+    "NumPy generator of its own": Kind(
+        lambda: OwnGenerator(np.random.default_rng(3), lambda own, n: own.random(n)), "alone", "'kept'"
+    ),
+    "old NumPy generator of its own": Kind(
+        lambda: OwnGenerator(np.random.RandomState(3), lambda own, n: own.random_sample(n)),
+        "alone",
+        "'kept'",
+    ),
+    "Python generator of its own": Kind(
+        lambda: OwnGenerator(random.Random(3), lambda own, n: [own.random() for _ in range(n)]), "alone", "'kept'"
+    ),
+    "table made at the first call": Kind(Caches, "alone", "'table'"),
+    "remembers outside of itself": Kind(
+        lambda: Calls(remember_outside), "refused", r"model: must be a function of its inputs"
+    ),
     "float64": Kind(lambda: sequential().double(), "refused", r"model: must have float32 parameters, got float64"),
     "float16": Kind(lambda: sequential().half(), "refused", r"model: must have float32 parameters, got float16"),
     "bfloat16": Kind(lambda: sequential().bfloat16(), "refused", r"model: must have float32 parameters, got bfloat16"),
