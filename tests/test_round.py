@@ -8,6 +8,7 @@ from torch import nn
 
 from fedrobust.aggregation import Aggregation
 from fedrobust.aggregators import CentredClipping, CoordinateMedian, FLTrust, Krum, Mean
+from fedrobust.aggregators.base import Aggregate
 from fedrobust.attacks import Adversary, Attack, ModelReplacement, Schedule
 from fedrobust.collection import Rejection, Reply
 from fedrobust.data.datasets import Dataset, Examples
@@ -170,6 +171,46 @@ def test_buffers_follow_the_shares():
     finish(round_, Delivery([reply(range(4), updates_of(4, 10), [10, 20, 30, 40], **buffers)], [], 1.0))
     torch.testing.assert_close(one.state.buffers["1.running_mean"], torch.tensor([2.0, 2.0]))
     assert int(one.state.buffers["1.num_batches_tracked"]) == 0
+
+
+@pytest.mark.parametrize("claims", [[10, 20, 30, 40], [1, 1, 1, 1000]])
+def test_buffers_of_a_client_that_the_rule_rejects_are_left_out(claims: list[int]):
+    """Krum keeps one of the first three, who are alike; the fourth's statistics would poison every other model."""
+    one = federation(norm=True, aggregator=Krum(assumed_fraction=0.1), weights="num_examples")
+    round_ = play_round(one)
+    next(round_)
+    updates = 0.01 * updates_of(4, 10)
+    updates[3] = 100.0
+    means = torch.tensor([[1.0], [2.0], [3.0], [1e6]]).repeat(1, 2)
+    buffers = {
+        "1.running_mean": means,
+        "1.running_var": torch.ones(4, 2),
+        "1.num_batches_tracked": torch.full((4,), 9),
+    }
+    row = finish(round_, Delivery([reply(range(4), updates, claims, **buffers)], [], 1.0))
+    (kept,) = [client for client, share in enumerate(row["shares"]) if share > 0]
+    assert kept < 3
+    assert torch.equal(one.state.buffers["1.running_mean"], means[kept])
+
+
+def test_buffers_follow_unequal_shares_and_not_the_weights():
+    """The rule gives shares .7 .3 0 0 under uniform weights: 0.7 · 1 + 0.3 · 2 = 1.3."""
+
+    def rule(updates: torch.Tensor, weights: torch.Tensor | None = None) -> Aggregate:
+        shares = torch.tensor([0.7, 0.3, 0.0, 0.0], dtype=torch.float64)
+        return Aggregate(shares.float() @ updates, shares=shares)
+
+    one = federation(norm=True, aggregator=rule)
+    round_ = play_round(one)
+    next(round_)
+    buffers = {
+        "1.running_mean": torch.tensor([[1.0], [2.0], [50.0], [1e6]]).repeat(1, 2),
+        "1.running_var": torch.tensor([[1.0], [3.0], [50.0], [1e6]]).repeat(1, 2),
+        "1.num_batches_tracked": torch.full((4,), 9),
+    }
+    finish(round_, Delivery([reply(range(4), updates_of(4, 10), [1, 2, 3, 4], **buffers)], [], 1.0))
+    torch.testing.assert_close(one.state.buffers["1.running_mean"], torch.tensor([1.3, 1.3]))
+    torch.testing.assert_close(one.state.buffers["1.running_var"], torch.tensor([1.6, 1.6]))
 
 
 def test_evaluation_happens_every_k_rounds_and_at_the_end():

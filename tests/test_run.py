@@ -87,3 +87,34 @@ def test_rates_that_are_unknown_are_not_the_highest() -> None:
     assert summarise(rows, 0.0)["max_attack_success_rate"] is None
     rows[3]["attack_success_rate"] = 0.25
     assert summarise(rows, 0.0)["max_attack_success_rate"] == 0.25
+
+
+def test_detection_is_averaged_over_the_rounds_that_have_it() -> None:
+    """Round 0 has none, round 2 nobody to detect: (0.5 + 1) / 2 and (0.25 + 0 + 0.5) / 3."""
+    rows = [played(n, 0.0, n > 0) for n in range(4)]
+    for number, rates in {1: (0.5, 0.25), 2: (None, 0.0), 3: (1.0, 0.5)}.items():
+        rows[number]["detection_tpr"], rows[number]["detection_fpr"] = rates
+    summary = summarise(rows, 0.0)
+    assert summary["detection_tpr"] == pytest.approx(0.75)
+    assert summary["detection_fpr"] == pytest.approx(0.25)
+
+
+def test_the_summary_of_audits_averages_what_each_round_found() -> None:
+    rows = [played(n, 0.0, False) | {"audit": None, "seconds_audit": 0.5} for n in range(4)]
+    rows[1]["audit"] = {"recall": 0.5, "false_positive_rate": 0.2, "num_flagged": 3}
+    rows[2]["audit"] = {"recall": None, "false_positive_rate": 0.4, "num_flagged": 8}
+    summary = summarise(rows, 0.0)
+    assert summary["audit_recall"] == 0.5
+    assert summary["audit_false_positive_rate"] == pytest.approx(0.3)
+    assert summary["audit_num_flagged"] == 8
+    assert summary["seconds_audit"] == 1.5
+
+
+def test_seconds_and_rejections_are_sums_over_the_rounds() -> None:
+    rows = [played(n, 0.0, False) | {"seconds_aggregation": float(n), "num_rejected": n} for n in range(4)]
+    summary = summarise(rows, 9.0)
+    assert summary["seconds_aggregation"] == 6.0
+    assert summary["milliseconds_per_aggregation"] == pytest.approx(2000.0)
+    assert summary["num_rejected"] == 6
+    assert summary["num_rounds"] == 3
+    assert summary["seconds"] == 9.0

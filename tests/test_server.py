@@ -43,3 +43,16 @@ def test_weights():
 def test_step_size_after_a_warm_start():
     server = Server(learning_rate=0.1, warm_start_rounds=10, warm_start_learning_rate=1.0)
     assert [server.step_size(number) for number in (1, 10, 11, 50)] == [1.0, 1.0, 0.1, 0.1]
+
+
+def test_excluded_clients_are_not_asked_even_if_forced():
+    """The others of the same round's draw stay, and the next of the permutation take the places of the excluded."""
+    server = Server(num_sampled=5)
+    free = server.sample_clients(30, seed=0, round_number=3, forced=())
+    without = server.sample_clients(30, seed=0, round_number=3, forced=(), excluded=free[:2])
+    assert len(without) == 5
+    assert not set(free[:2]) & set(without)
+    assert set(free[2:]) <= set(without)
+    assert free[0] not in server.sample_clients(30, seed=0, round_number=3, forced=(free[0],), excluded={free[0]})
+    assert Server().sample_clients(4, seed=0, round_number=1, forced=(), excluded=(1, 3)) == (0, 2)
+    assert server.sample_clients(3, seed=0, round_number=1, forced=(1,), excluded=(0, 1, 2)) == ()

@@ -1,5 +1,7 @@
 """BadNets and DBA on small data whose every poisoned example can be counted by hand."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -98,3 +100,13 @@ def test_another_round_poisons_other_examples_and_the_same_seed_the_same():
 def test_unclear_amounts_are_refused(cls, fields, text):
     with pytest.raises(FieldError, match=text):
         cls(trigger=Patch(), target_label=2, **fields)
+
+
+@pytest.mark.parametrize(("rate", "num_examples"), [(0.1, 25), (0.15, 10), (0.3, 5), (0.29, 100), (0.5, 7), (0.07, 50)])
+def test_the_count_of_poisoned_examples_is_rounded(rate: float, num_examples: int) -> None:
+    """To the nearest whole number, as Python rounds: half of an example goes to the even count."""
+    labels = torch.ones(num_examples, dtype=torch.int64)
+    examples = Examples(torch.zeros(num_examples, 1, 8, 8), labels)
+    attack = BadNets(trigger=Patch(height=2, width=2), target_label=0, poison_rate=rate)
+    poisoned = attack.poison(examples, 0, torch.Generator().manual_seed(0))
+    assert int((poisoned.labels == 0).sum()) == round(Fraction(str(rate)) * num_examples)
