@@ -8,8 +8,8 @@ What an attack costs is the table that `benchmarks/attack_cost/run.py` left.
 import re
 from pathlib import Path
 
-from fedrobust.config import config_folder
-from fedrobust.registry import AttackEntry, attack_entries
+from fedrobust.commands.registry import AttackEntry, attack_entries
+from fedrobust.config.building import config_folder
 
 DOCS = Path(__file__).parent
 COSTS = DOCS.parent / "benchmarks" / "attack_cost" / "table.md"

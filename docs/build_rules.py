@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedrobust.aggregators import RULES
-from fedrobust.config import config_folder
+from fedrobust.config.building import config_folder
 from fedrobust.preaggregators import PREAGGREGATORS
 from fedrobust.server_optimizers import OPTIMIZERS
 

@@ -1,6 +1,6 @@
 """`python -m fedrobust` is `fedrobust`."""
 
-from fedrobust.cli import main
+from fedrobust.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 
 def select_device(name: str, *, field: str = "device") -> torch.device:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-_THREADED = {"aggregators", "contracts", "preaggregators", "server_optimizers", "statistics"}
+_THREADED = {"_linalg", "aggregators", "contracts", "filters", "preaggregators", "server_optimizers", "statistics"}
 """Folders of what runs on several threads, and must be tested so."""
 
 

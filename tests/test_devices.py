@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.devices import select_device
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from fedrobust.config import ConfigError
-from fedrobust.registry import attack_entries
+from fedrobust.commands.registry import attack_entries
+from fedrobust.config.building import ConfigError
 from fedrobust.study import play_rounds, prepare_scenario
 
 HERE = Path(__file__).parent

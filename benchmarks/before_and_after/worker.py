@@ -74,7 +74,7 @@ class Measurements:
 
     def squared_norms(self, num_clients: int, num_parameters: int) -> float:
         """Seconds of the norms of all updates, which the rules that clip begin with."""
-        from fedrobust.statistics.gram import squared_norms
+        from fedrobust._linalg.gram import squared_norms
 
         updates = self.updates_of(num_clients, num_parameters)
         return seconds_of(lambda: squared_norms(updates))

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedrobust.attacks import Adversary, Attack
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
 from fedrobust.data.datasets import Dataset, Digits, Examples
 from fedrobust.models import DBACNN, MLP, Architecture, Logistic
 from fedrobust.parameters import ParameterLayout
 from fedrobust.seeds import seeded_initialisation, torch_generator
 from fedrobust.study import hardware, markdown_table, marked_sections, median_and_range, seconds_in_turns
+from fedrobust.training.local_training import LocalTraining
 
 NUM_CLIENTS, BATCH_SIZE, NUM_STEPS = 100, 8, 10
 README = Path(__file__).with_name("README.md")

@@ -8,18 +8,18 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
-from fedrobust.aggregation import Aggregation
 from fedrobust.aggregators import Mean
 from fedrobust.attacks import Adversary, Attack
 from fedrobust.clients.population import TrainedClients
 from fedrobust.data.datasets import Dataset
 from fedrobust.data.examples import Examples
+from fedrobust.federation.aggregation import Aggregation
+from fedrobust.federation.round import Federation, GlobalModel, Row
+from fedrobust.federation.server import Server
 from fedrobust.flower.apps import warm_up
 from fedrobust.flower.messages import read_order, reply_message
 from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.parameters import ParameterLayout
-from fedrobust.round import Federation, GlobalModel, Row
-from fedrobust.server import Server
 
 CPU = torch.device("cpu")
 

@@ -20,6 +20,9 @@ import scipy.linalg
 import torch
 from numpy.typing import NDArray
 
+from fedrobust._linalg.gram import robust_gram_matrix
+from fedrobust._linalg.threads import on_one_thread
+from fedrobust.filters.soft_filter import soft_filter
 from fedrobust.seeds import numpy_generator
 from fedrobust.statistics import (
     MeanEstimate,
@@ -31,9 +34,6 @@ from fedrobust.statistics import (
     lrv_mean,
     trimmed_mean,
 )
-from fedrobust.statistics.gram import robust_gram_matrix
-from fedrobust.statistics.soft_filter import soft_filter
-from fedrobust.statistics.threads import on_one_thread
 
 README = Path(__file__).with_name("README.md")
 EPSILON = 0.1

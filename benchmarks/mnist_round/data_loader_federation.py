@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data.files import find_data_root
+from fedrobust.training.local_training import LocalTraining
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import torch
 from data_loader_federation import DataLoaderFederation, ReferenceRound
 
-from fedrobust.clients.training import channels_last
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
+from fedrobust.federation.round import Row
 from fedrobust.flower.apps import make_client_app, make_server_app
-from fedrobust.round import Row
 from fedrobust.scenario import Prepared, Scenario, build_scenario, prepare
 from fedrobust.study import median_and_range
+from fedrobust.training.loop import channels_last
 
 README = Path(__file__).with_name("README.md")
 REFERENCE = "DataLoader + per-image transforms"

@@ -15,7 +15,7 @@ import torch
 
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics import gaussian_total_variation, robust_gaussian
-from fedrobust.statistics.null_spectrum import simulated_null
+from fedrobust.statistics.moments.null_spectrum import simulated_null
 
 
 def resident(field: str) -> int:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from fedrobust.statistics.kernels.native import Code, compile_kernel, vector_lanes
+from fedrobust._linalg.kernels.native import Code, compile_kernel, vector_lanes
 
 _CHAINS = 16
 """Sums that do not wait for one another: more than two units times four cycles."""

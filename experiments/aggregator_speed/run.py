@@ -27,14 +27,14 @@ from report import write_report
 from rich.progress import Progress
 from torch import Tensor
 
+from fedrobust._linalg.gram import robust_gram_matrix
+from fedrobust._linalg.kernels.native import can_compile
+from fedrobust._linalg.spectral import top_direction
 from fedrobust.aggregators import RULES, RoundContext
 from fedrobust.aggregators.base import SizedAggregator, apply_rule
-from fedrobust.compose import compose_config
-from fedrobust.config import build, config_folder
-from fedrobust.statistics.gram import robust_gram_matrix
-from fedrobust.statistics.kernels.native import can_compile
-from fedrobust.statistics.soft_filter import soft_filter
-from fedrobust.statistics.spectral import top_direction
+from fedrobust.config.building import build, config_folder
+from fedrobust.config.compose import compose_config
+from fedrobust.filters.soft_filter import soft_filter
 
 SIZES = ((10, 10**6), (20, 10**6), (50, 10**6), (100, 10**6), (10, 10**7), (20, 10**7), (1000, 10**5))
 GPU_SIZES = ((10, 10**7), (50, 10**6), (100, 10**6), (100, 10**7), (1000, 10**5))

@@ -16,9 +16,9 @@ from rich.progress import track
 from torch import Tensor
 
 from fedrobust.evaluation.attack_success import stamp_all
-from fedrobust.evaluation.predictor import Predictor
 from fedrobust.scenario import Prepared
 from fedrobust.study import data_root_override, markdown_table, percent, play_rounds, prepare_scenario, study_parser
+from fedrobust.training.predictor import Predictor
 
 HERE = Path(__file__).parent
 STOP, LIMIT = 14, 1

@@ -22,7 +22,7 @@ from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model.base import Tampering, clean_samples
 from fedrobust.attacks.deployed_model.quantisation import StoredModel, quantised, random_flips
 from fedrobust.evaluation.deployed import measure_tampering
-from fedrobust.records.plot_style import new_figure, save_figure
+from fedrobust.figures.style import new_figure, save_figure
 from fedrobust.seeds import torch_generator
 from fedrobust.study import data_root_override, mean_and_deviation, percent, prepare_scenario, study_parser
 

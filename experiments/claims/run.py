@@ -15,8 +15,8 @@ import torch
 from matplotlib.ticker import PercentFormatter
 
 from fedrobust.aggregators import RULES
-from fedrobust.config import config_folder
-from fedrobust.records.plot_style import new_figure, save_figure
+from fedrobust.config.building import config_folder
+from fedrobust.figures.style import new_figure, save_figure
 from fedrobust.study import markdown_table, measure_cells, percent, play_scenario, study_parser
 
 HERE = Path(__file__).parent

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from fedrobust.attacks import BlindBackdoor
 from fedrobust.attacks.scenario import Attack
-from fedrobust.component import component
-from fedrobust.compose import compose_config
-from fedrobust.records.plot_style import BLUE, GREEN, LIGHT_ORANGE, ORANGE, new_figure
+from fedrobust.config.component import component
+from fedrobust.config.compose import compose_config
+from fedrobust.figures.style import BLUE, GREEN, LIGHT_ORANGE, ORANGE, new_figure
 from fedrobust.scenario import Scenario, build_scenario, prepare
 from fedrobust.study import markdown_table, percent, play_rounds, study_parser
 

@@ -18,10 +18,10 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from fedrobust.attacks.data.coalition import members_of
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.evaluation.accuracy import measure_accuracy
 from fedrobust.evaluation.attack_success import measure_attack_success
-from fedrobust.records.plot_style import BLUE, GREEN, LIGHT_BLUE, ORANGE, legend_below, new_figure, save_figure
+from fedrobust.figures.style import BLUE, GREEN, LIGHT_BLUE, ORANGE, legend_below, new_figure, save_figure
 from fedrobust.scenario import Prepared, build_scenario
 from fedrobust.study import (
     data_root_override,

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
+from fedrobust._linalg.gram import gram_matrix
+from fedrobust.filters.filtering import relative_projections
+from fedrobust.filters.soft_filter import gram_direction
 from fedrobust.seeds import numpy_generator
 from fedrobust.statistics import bounded_covariance_mean, covariance_agnostic_mean
-from fedrobust.statistics.filtering import relative_projections
-from fedrobust.statistics.gram import gram_matrix
-from fedrobust.statistics.soft_filter import gram_direction
 from fedrobust.study import markdown_table, study_parser
 
 HERE = Path(__file__).parent

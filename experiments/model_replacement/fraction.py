@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 
-from fedrobust.records.plot_style import legend_below, new_figure, round_axes, save_figure
-from fedrobust.round import Row, evaluate_model
+from fedrobust.federation.round import Row, evaluate_model
+from fedrobust.figures.style import legend_below, new_figure, round_axes, save_figure
 from fedrobust.study import (
     data_root_override,
     markdown_table,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from fedrobust.round import evaluate_model
+from fedrobust.federation.round import evaluate_model
 from fedrobust.study import markdown_table, mean_and_deviation, percent, play_rounds, prepare_scenario, study_parser
 
 ROUNDS_AFTER = 5

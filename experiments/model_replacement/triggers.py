@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedrobust.round import evaluate_model
+from fedrobust.federation.round import evaluate_model
 from fedrobust.study import markdown_table, measure_cells, percent, play_rounds, prepare_scenario
 
 HERE = Path(__file__).parent

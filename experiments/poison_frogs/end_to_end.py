@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from fedrobust.attacks import PoisonFrogs
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.data.feature_collision import blend
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data.datasets import Dataset, Digits, Examples
-from fedrobust.evaluation.victims import train_model
 from fedrobust.models import MLP
 from fedrobust.parameters import ParameterLayout
 from fedrobust.seeds import seeded_initialisation, torch_generator
+from fedrobust.training.local_training import LocalTraining
+from fedrobust.training.victims import train_model
 
 BETA = 1e-2
 FROM_SCRATCH = LocalTraining(learning_rate=0.1, num_epochs=30)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.attacks.data.feature_collision import Solver, feature_collision
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data.datasets import CIFAR10, Dataset, Digits, Examples
 from fedrobust.data.dogfish import DogFish
-from fedrobust.evaluation.victims import train_full_batch, train_head, train_model
 from fedrobust.models import MLP, SmallCNN
 from fedrobust.models.features import FeatureExtractor
 from fedrobust.seeds import seeded_initialisation, torch_generator
+from fedrobust.training.local_training import LocalTraining
+from fedrobust.training.victims import train_full_batch, train_head, train_model
 
 CPU = torch.device("cpu")
 Head = Literal["interpolation", "convergence"]

@@ -17,8 +17,8 @@ import torch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from rich.progress import track
 
-from fedrobust.records.plot_style import new_figure, save_figure
-from fedrobust.round import evaluate_model
+from fedrobust.federation.round import evaluate_model
+from fedrobust.figures.style import new_figure, save_figure
 from fedrobust.study import markdown_table, percent, play_rounds, prepare_scenario, study_parser
 
 HERE = Path(__file__).parent

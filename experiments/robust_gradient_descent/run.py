@@ -21,7 +21,7 @@ from sklearn.linear_model import LinearRegression
 from fedrobust.aggregators import CoordinateMedian, GeometricMedian, Mean, TrimmedMean
 from fedrobust.seeds import numpy_generator
 from fedrobust.statistics import Sever, covariance_agnostic_mean, robust_gradient_descent
-from fedrobust.statistics.per_sample_gradients import Floats
+from fedrobust.statistics.sever.per_sample_gradients import Floats
 
 HERE = Path(__file__).parent
 DIMENSIONS, NUM_SAMPLES, NUM_TEST, NOISE = 50, 2000, 20_000, 0.1

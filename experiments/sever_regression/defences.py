@@ -7,8 +7,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fedrobust.statistics import OuterGradients, Sever
-from fedrobust.statistics.filtered_fit import Groups, filtered_fit, relative_to_quantile
-from fedrobust.statistics.per_sample_gradients import Floats
+from fedrobust.statistics.sever.filtered_fit import Groups, filtered_fit, relative_to_quantile
+from fedrobust.statistics.sever.per_sample_gradients import Floats
 
 PENALTY = 5650.0
 NUM_ROUNDS = 3

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from fedrobust.data.files import find_data_root
 from fedrobust.seeds import numpy_generator
-from fedrobust.statistics.per_sample_gradients import Floats
+from fedrobust.statistics.sever.per_sample_gradients import Floats
 
 HERE = Path(__file__).parent
 OPTIONS = {1: 3.0, 2: 1.0}

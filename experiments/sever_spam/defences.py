@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.svm import SVC
 
 from fedrobust.statistics import Sever
-from fedrobust.statistics.filtered_fit import Groups, filtered_fit
-from fedrobust.statistics.per_sample_gradients import Floats, KernelGradients, per_sample_gradients
+from fedrobust.statistics.sever.filtered_fit import Groups, filtered_fit
+from fedrobust.statistics.sever.per_sample_gradients import Floats, KernelGradients, per_sample_gradients
 
 DECAY = 0.09
 NUM_ROUNDS = 2

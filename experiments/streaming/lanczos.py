@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.gram import recentre, robust_gram_matrix
+from fedrobust._linalg.spectral import TopDirection
 from fedrobust.aggregators import Sever
+from fedrobust.filters.hard_filter import hard_filter
+from fedrobust.filters.soft_filter import soft_filter, soft_filter_along
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.gram import recentre, robust_gram_matrix
-from fedrobust.statistics.hard_filter import hard_filter
-from fedrobust.statistics.soft_filter import soft_filter, soft_filter_along
-from fedrobust.statistics.spectral import TopDirection
 
 COLUMNS = 20_000
 FRACTION = 0.2

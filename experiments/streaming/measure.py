@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import open_memory_map
 from fedrobust.aggregators.base import RoundContext, apply_rule
-from fedrobust.compose import compose_config
-from fedrobust.config import build
-from fedrobust.statistics.columns import open_memory_map
+from fedrobust.config.building import build
+from fedrobust.config.compose import compose_config
 
 FRACTION = 0.2
 WARM_CALLS = 3

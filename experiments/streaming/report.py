@@ -27,7 +27,7 @@ seconds are an upper bound, from the disk most of all; the memory is not affecte
 ## From disk
 
 Each file is written row by row ({n} x d numbers N(0, 1) of float32, the last fifth shifted by 0.1), opened by
-`fedrobust.statistics.columns.open_memory_map`, and deleted. Each measurement is a process of its own. *From disk*: one
+`fedrobust._linalg.columns.open_memory_map`, and deleted. Each measurement is a process of its own. *From disk*: one
 call after the file was dropped from the page cache. *From cache*: the median of three calls after it, which is what
 the fit is made of. *Extra memory*: the largest `RssAnon` of the process during these calls, seen a thousand times a
 second, less that before. `VmHWM` and `RSS` would count the file's own pages: they are in the page cache, where the

@@ -17,9 +17,9 @@ import torch
 from matplotlib.ticker import PercentFormatter
 
 from fedrobust.attacks import UPDATE_ATTACKS
-from fedrobust.compose import compose_config
-from fedrobust.config import config_folder
-from fedrobust.records.plot_style import new_figure, save_figure
+from fedrobust.config.building import config_folder
+from fedrobust.config.compose import compose_config
+from fedrobust.figures.style import new_figure, save_figure
 from fedrobust.study import data_root_override, markdown_table, measure_cells, percent, play_scenario, study_parser
 
 HERE = Path(__file__).parent

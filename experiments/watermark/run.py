@@ -16,13 +16,13 @@ import torch
 from report import draw, write_page
 from rich.progress import Progress
 
-from fedrobust.clients.local_training import LocalTraining
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.evaluation.accuracy import measure_accuracy
-from fedrobust.evaluation.predictor import Predictor
-from fedrobust.round import Row
+from fedrobust.federation.round import Row
 from fedrobust.scenario import build_scenario, draw_mark, load_dataset, prepare
 from fedrobust.study import play_rounds, study_parser
+from fedrobust.training.local_training import LocalTraining
+from fedrobust.training.predictor import Predictor
 from fedrobust.watermarks import Triggers, verify
 from fedrobust.watermarks.removal import fine_tune, prune, with_new_head
 

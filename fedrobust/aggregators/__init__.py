@@ -22,7 +22,7 @@ from fedrobust.aggregators.sign_guard import SignGuard
 from fedrobust.aggregators.sign_majority import SignMajority
 from fedrobust.aggregators.spectral_filter import SpectralFilter
 from fedrobust.aggregators.trimmed_mean import TrimmedMean
-from fedrobust.statistics.filtering import assumed_count
+from fedrobust.filters.filtering import assumed_count
 
 RULES: tuple[type, ...] = (
     Bulyan,

@@ -13,10 +13,10 @@ from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points, Shards
+from fedrobust._linalg.gradients import needs_gradient
+from fedrobust.filters.filtering import assumed_count
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Points, Shards
-from fedrobust.statistics.filtering import assumed_count
-from fedrobust.statistics.gradients import needs_gradient
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 State: TypeAlias = Mapping[str, Tensor]

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import robust_gram_matrix, squared_distances
+from fedrobust._linalg.neighbours import nearest
+from fedrobust._linalg.order_statistics import mean_nearest_to_median
 from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked
 from fedrobust.aggregators.krum import krum_scores
-from fedrobust.component import AssumedFraction, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.filtering import assumed_count
-from fedrobust.statistics.gram import robust_gram_matrix, squared_distances
-from fedrobust.statistics.neighbours import nearest
-from fedrobust.statistics.order_statistics import mean_nearest_to_median
+from fedrobust.config.component import AssumedFraction, component
+from fedrobust.filters.filtering import assumed_count
 from fedrobust.types import Weights
 
 _ROWS_AT_ONCE = 64

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.clipping import clip_factors, midpoint_median
+from fedrobust._linalg.columns import Points, get_row
+from fedrobust._linalg.gradients import needs_gradient, parts_of, pull_back_gram, with_gradient
+from fedrobust._linalg.gram import gram_matrix, medoid_and_squared_radius, weighted_combination
 from fedrobust.aggregators.base import Aggregate, RoundContext, checked
-from fedrobust.component import Count, Positive, component
-from fedrobust.statistics.clipping import clip_factors, midpoint_median
-from fedrobust.statistics.columns import Points, get_row
-from fedrobust.statistics.gradients import needs_gradient, parts_of, pull_back_gram, with_gradient
-from fedrobust.statistics.gram import gram_matrix, medoid_and_squared_radius, weighted_combination
+from fedrobust.config.component import Count, Positive, component
 from fedrobust.types import Vector, Weights
 
 # Where the clients' squared spread is below this part of their squared distance to the start, distances between the

@@ -6,10 +6,10 @@ https://arxiv.org/abs/1803.01498
 
 from typing import ClassVar
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.order_statistics import mean_of_order_statistics
 from fedrobust.aggregators.base import Aggregate, checked
-from fedrobust.component import component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.order_statistics import mean_of_order_statistics
+from fedrobust.config.component import component
 from fedrobust.types import Weights
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points, select_columns
+from fedrobust._linalg.gram import robust_gram_matrix
+from fedrobust._linalg.spectral import top_direction
+from fedrobust._linalg.threads import in_turns
 from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.component import AssumedFraction, Count, Positive, component
-from fedrobust.statistics.columns import Points, select_columns
-from fedrobust.statistics.filtering import relative_projections
-from fedrobust.statistics.gram import robust_gram_matrix
-from fedrobust.statistics.spectral import top_direction
-from fedrobust.statistics.threads import in_turns
+from fedrobust.config.component import AssumedFraction, Count, Positive, component
+from fedrobust.filters.filtering import relative_projections
 from fedrobust.types import Weights
 
 _SAMPLES_PART = 16

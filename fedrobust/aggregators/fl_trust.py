@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points, all_finite
+from fedrobust._linalg.cosines import cosines_to
+from fedrobust._linalg.gram import row_norms, weighted_combination
 from fedrobust.aggregators.base import Aggregate, RoundContext, checked, refuse_gradients
-from fedrobust.component import Count, component
-from fedrobust.statistics.columns import Points, all_finite
-from fedrobust.statistics.cosines import cosines_to
-from fedrobust.statistics.gram import row_norms, weighted_combination
+from fedrobust.config.component import Count, component
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 

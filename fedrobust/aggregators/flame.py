@@ -10,12 +10,12 @@ from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.cosines import measure_directions
+from fedrobust._linalg.gaussian_noise import add_gaussian_noise
+from fedrobust._linalg.gram import weighted_combination
 from fedrobust.aggregators.base import Aggregate, RoundContext, checked
-from fedrobust.component import NonNegative, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.cosines import measure_directions
-from fedrobust.statistics.gaussian_noise import add_gaussian_noise
-from fedrobust.statistics.gram import weighted_combination
+from fedrobust.config.component import NonNegative, component
 from fedrobust.types import UnusableUpdatesError, Weights
 
 _ROWS_AT_ONCE = 64

@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points, column_chunks, require_finite
+from fedrobust._linalg.cosines import measure_directions
 from fedrobust.aggregators.base import Aggregate, RoundContext, State, checked
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.component import Positive, component
-from fedrobust.statistics.columns import Points, column_chunks, require_finite
-from fedrobust.statistics.cosines import measure_directions
+from fedrobust.config.component import Positive, component
 from fedrobust.types import Weights
 
 _COINCIDE = 1e-12

@@ -4,11 +4,11 @@ Pillutla, Kakade and Harchaoui, "Robust Aggregation for Federated Learning", IEE
 2022, https://arxiv.org/abs/1912.13445
 """
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import weighted_combination
+from fedrobust._linalg.weiszfeld import geometric_median_weights
 from fedrobust.aggregators.base import Aggregate, checked
-from fedrobust.component import Count, Positive, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import weighted_combination
-from fedrobust.statistics.weiszfeld import geometric_median_weights
+from fedrobust.config.component import Count, Positive, component
 from fedrobust.types import Weights
 
 

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import robust_gram_matrix, squared_distances
+from fedrobust._linalg.neighbours import sums_of_nearest
 from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.component import AssumedFraction, Count, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.filtering import assumed_count
-from fedrobust.statistics.gram import robust_gram_matrix, squared_distances
-from fedrobust.statistics.neighbours import sums_of_nearest
+from fedrobust.config.component import AssumedFraction, Count, component
+from fedrobust.filters.filtering import assumed_count
 from fedrobust.types import Weights
 
 

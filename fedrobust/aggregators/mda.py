@@ -6,12 +6,12 @@ https://arxiv.org/abs/1905.03853
 
 import torch
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import robust_gram_matrix, squared_distances
+from fedrobust._linalg.minimum_diameter import max_covers, minimum_diameter_subset
 from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.component import AssumedFraction, Count, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import robust_gram_matrix, squared_distances
-from fedrobust.statistics.minimum_diameter import max_covers, minimum_diameter_subset
+from fedrobust.config.component import AssumedFraction, Count, component
 from fedrobust.types import Weights
 
 

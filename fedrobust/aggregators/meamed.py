@@ -3,10 +3,10 @@
 Xie, Koyejo, Gupta, "Generalized Byzantine-tolerant SGD", 2018, https://arxiv.org/abs/1802.10116
 """
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.order_statistics import mean_nearest_to_median
 from fedrobust.aggregators.base import Aggregate, checked, require_majority
-from fedrobust.component import AssumedFraction, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.order_statistics import mean_nearest_to_median
+from fedrobust.config.component import AssumedFraction, component
 from fedrobust.types import Weights
 
 

@@ -6,10 +6,10 @@ https://arxiv.org/abs/1602.05629
 
 from typing import ClassVar
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import weighted_combination
 from fedrobust.aggregators.base import Aggregate, checked
-from fedrobust.component import component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import weighted_combination
+from fedrobust.config.component import component
 from fedrobust.types import Weights
 
 

@@ -8,12 +8,12 @@ from typing import Annotated
 
 from annotated_types import Gt, Le
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import robust_gram_matrix
 from fedrobust.aggregators.base import Aggregate, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.component import AssumedFraction, Count, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import robust_gram_matrix
-from fedrobust.statistics.no_regret import no_regret_filter
+from fedrobust.config.component import AssumedFraction, Count, component
+from fedrobust.filters.no_regret import no_regret_filter
 from fedrobust.types import Weights
 
 

@@ -6,12 +6,12 @@ https://arxiv.org/abs/1911.07963
 
 from typing import ClassVar
 
+from fedrobust._linalg.clipping import clip_factors, midpoint_median
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gaussian_noise import add_gaussian_noise
+from fedrobust._linalg.gram import row_norms, weighted_combination
 from fedrobust.aggregators.base import Aggregate, RoundContext, checked
-from fedrobust.component import NonNegative, Positive, component
-from fedrobust.statistics.clipping import clip_factors, midpoint_median
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gaussian_noise import add_gaussian_noise
-from fedrobust.statistics.gram import row_norms, weighted_combination
+from fedrobust.config.component import NonNegative, Positive, component
 from fedrobust.types import Weights
 
 

@@ -6,11 +6,11 @@ https://arxiv.org/abs/2007.03767
 
 import torch
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import weighted_combination
+from fedrobust._linalg.sign_votes import sign_votes
 from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
-from fedrobust.component import AssumedFraction, Count, FieldError, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import weighted_combination
-from fedrobust.statistics.sign_votes import sign_votes
+from fedrobust.config.component import AssumedFraction, Count, FieldError, component
 from fedrobust.types import Weights
 
 

@@ -6,12 +6,12 @@ https://arxiv.org/abs/1803.02815
 
 from itertools import pairwise
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import robust_gram_matrix
 from fedrobust.aggregators.base import Aggregate, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.component import AssumedFraction, Count, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import robust_gram_matrix
-from fedrobust.statistics.hard_filter import hard_filter
+from fedrobust.config.component import AssumedFraction, Count, component
+from fedrobust.filters.hard_filter import hard_filter
 from fedrobust.types import Weights
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import weighted_combination
 from fedrobust.aggregators.base import Aggregate
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import weighted_combination
 from fedrobust.types import UnusableUpdatesError, Weights
 
 

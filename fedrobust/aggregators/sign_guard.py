@@ -11,13 +11,13 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from fedrobust._linalg.clipping import clip_factors, midpoint_median
+from fedrobust._linalg.columns import Points, column_chunks
+from fedrobust._linalg.cosines import cosines_to
+from fedrobust._linalg.gram import row_norms, weighted_combination
+from fedrobust._linalg.largest_cluster import largest_cluster
 from fedrobust.aggregators.base import Aggregate, RoundContext, State, checked
-from fedrobust.component import Fraction, component
-from fedrobust.statistics.clipping import clip_factors, midpoint_median
-from fedrobust.statistics.columns import Points, column_chunks
-from fedrobust.statistics.cosines import cosines_to
-from fedrobust.statistics.gram import row_norms, weighted_combination
-from fedrobust.statistics.largest_cluster import largest_cluster
+from fedrobust.config.component import Fraction, component
 from fedrobust.types import UnusableUpdatesError, Weights
 
 _DRAWN_AT_ONCE = 1 << 13

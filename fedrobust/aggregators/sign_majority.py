@@ -6,10 +6,10 @@ Tolerant", ICLR 2019, https://arxiv.org/abs/1810.05291
 
 import torch
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.sign_votes import sign_votes
 from fedrobust.aggregators.base import Aggregate, checked
-from fedrobust.component import Positive, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.sign_votes import sign_votes
+from fedrobust.config.component import Positive, component
 from fedrobust.types import Weights
 
 

@@ -7,12 +7,12 @@ Advances in Algorithmic High-Dimensional Robust Statistics", 2019, https://arxiv
 
 from typing import ClassVar, Literal
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import robust_gram_matrix
 from fedrobust.aggregators.base import Aggregate, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.component import AssumedFraction, NonNegative, Positive, component
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import robust_gram_matrix
-from fedrobust.statistics.soft_filter import soft_filter, tell_of_budget
+from fedrobust.config.component import AssumedFraction, NonNegative, Positive, component
+from fedrobust.filters.soft_filter import soft_filter, tell_of_budget
 from fedrobust.types import Weights
 
 

@@ -8,13 +8,13 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from fedrobust.attacks.step import Descent, Step
 from fedrobust.attacks.triggers import Stamp, declared
-from fedrobust.clients.local_training import LocalTraining
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.parameters import ParameterLayout, load_into
 from fedrobust.seeds import torch_generator
+from fedrobust.training.local_training import LocalTraining
+from fedrobust.training.step import LossAttack as LossAttack
 from fedrobust.types import Buffers, Updates, Vector, Weights
 
 Level: TypeAlias = Literal["own", "benign", "server"]
@@ -169,22 +169,6 @@ class ModelDataAttack(Protocol):
 def with_model(attack: DataAttack, received: ReceivedModel) -> DataAttack:
     """The attack of this round: crafted on the received model, if it asks for one."""
     return attack.with_model(received) if isinstance(attack, ModelDataAttack) else attack
-
-
-@runtime_checkable
-class LossAttack(Protocol):
-    """Acts on the objective that an attacker minimises.
-
-    One with a trigger of its own also has `local_triggers` and `wanted_labels` (`Goal`).
-    """
-
-    def synthesise(self, batch: Examples) -> tuple[Examples, ...]:
-        """Further raw batches, example by example made of the attacker's own raw `batch`, which is not written to."""
-        ...
-
-    def __call__(self, step: Step) -> Descent:
-        """The gradient of the attacker's objective by `step.parameters`, and its batch's classification loss."""
-        ...
 
 
 @runtime_checkable

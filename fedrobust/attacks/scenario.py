@@ -27,9 +27,9 @@ from fedrobust.attacks.base import (
 )
 from fedrobust.attacks.deployed_model.base import DeployedModelAttack
 from fedrobust.attacks.schedule import Schedule
-from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
-from fedrobust.component import FieldError, Fraction, Index, component
+from fedrobust.config.component import FieldError, Fraction, Index, component
 from fedrobust.seeds import torch_generator
+from fedrobust.training.local_training import LocalTraining, TrainingOverrides
 from fedrobust.types import Updates, Vector, Weights
 
 _MAX_CLAIM = 2**63 - 1

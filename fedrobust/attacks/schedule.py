@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Le
 
-from fedrobust.component import Count, FieldError, component
+from fedrobust.config.component import Count, FieldError, component
 
 
 @component

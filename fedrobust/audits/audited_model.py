@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedrobust.clients.training import channels_last
 from fedrobust.data.examples import Dataset
 from fedrobust.models.features import FeatureExtractor
 from fedrobust.parameters import ParameterLayout, load_into
+from fedrobust.training.loop import channels_last
 from fedrobust.types import Buffers, Vector
 
 

@@ -85,7 +85,7 @@ class DataReport:
         Args:
             poisoned: `(N,)` booleans, where it is known which examples are poisoned: they are marked.
         """
-        from fedrobust.audits.data.report_plot import plot_data_report  # it reads this class
+        from fedrobust.audits.data.plot_data_report import plot_data_report  # it reads this class
 
         return plot_data_report(self, poisoned)
 

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from fedrobust.audits.base import DataAudit, ModelAudit
 from fedrobust.audits.clients import ClientAudit, Reputation
 from fedrobust.audits.model import NeuralCleanse, Unlearning
-from fedrobust.component import Count, FieldError, component
+from fedrobust.config.component import Count, FieldError, component
 
 Kind: TypeAlias = Literal["data", "model", "clients"]
 

@@ -18,14 +18,14 @@ from fedrobust.attacks.base import DataAttack, ReceivedModel, with_model
 from fedrobust.attacks.scenario import Adversary
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.data_auditing import DataAuditing, DataFinding, OwnData
-from fedrobust.clients.cohort import train_cohort
-from fedrobust.clients.cohort_size import cohort_size
-from fedrobust.clients.local_training import LocalTraining
-from fedrobust.clients.training import ClientJob, TrainingProgram, model_inputs, plan_batches, train_alone
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.error_text import reason_of
 from fedrobust.parameters import ParameterLayout
 from fedrobust.seeds import kept_generators, seed_generators, seeded_draws, torch_generator
+from fedrobust.training.cohort import train_cohort
+from fedrobust.training.cohort_size import cohort_size
+from fedrobust.training.local_training import LocalTraining
+from fedrobust.training.loop import ClientJob, TrainingProgram, model_inputs, plan_batches, train_alone
 from fedrobust.types import Buffers, Updates, Vector
 
 CLIENT_ERRORS = (Exception, SystemExit)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 
 
 @component

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 from fedrobust.data.augmentation import RandomCropFlip
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.data.files import DataError, TorchvisionName, find_data_root, read_torchvision, read_writers

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from PIL import Image, UnidentifiedImageError
 
-from fedrobust.component import FieldError, component
+from fedrobust.config.component import FieldError, component
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.data.files import DataError, find_data_root
 from fedrobust.data.scalers import Scaler, ScalerName, check_scaler

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.component import Count, Positive, component
+from fedrobust.config.component import Count, Positive, component
 from fedrobust.data.examples import Dataset
 from fedrobust.data.files import WRITER_FILE
 from fedrobust.seeds import derive_seed, torch_generator

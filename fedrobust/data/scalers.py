@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 ScalerName: TypeAlias = Literal[
     "opencv_nearest",

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedrobust.component import Count, FieldError, Fraction, component
+from fedrobust.config.component import Count, FieldError, Fraction, component
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.data.splits import SPLIT_SEED
 from fedrobust.seeds import torch_generator

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.data.files import DataError, find_data_root
 from fedrobust.data.splits import channel_statistics, first_of_shuffle

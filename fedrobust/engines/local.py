@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 from fedrobust.error_text import reason_of
 from fedrobust.flower.identity import SERVER_NODE_ID, assume_identity
 

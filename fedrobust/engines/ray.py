@@ -19,7 +19,7 @@ from flwr.app import ConfigRecordValues, Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedrobust.component import Count, FieldError, NonNegative, Positive, component
+from fedrobust.config.component import Count, FieldError, NonNegative, Positive, component
 from fedrobust.engines.deadline import end_with_message
 from fedrobust.engines.local import quiet_flower
 from fedrobust.engines.stoppable_grid import StoppableGrid

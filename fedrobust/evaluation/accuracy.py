@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fedrobust.data.datasets import Examples
-from fedrobust.evaluation.predictor import Predictor
+from fedrobust.training.predictor import Predictor
 
 
 @dataclass(frozen=True)

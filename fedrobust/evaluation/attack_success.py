@@ -13,7 +13,7 @@ from fedrobust.attacks.base import Goal
 from fedrobust.attacks.data.coalition import members_of
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.data.datasets import Examples
-from fedrobust.evaluation.predictor import Predictor
+from fedrobust.training.predictor import Predictor
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from fedrobust.attacks.deployed_model.quantisation import (
 )
 from fedrobust.data.datasets import Examples
 from fedrobust.evaluation.attack_success import success_rate
-from fedrobust.evaluation.predictor import Predictor
 from fedrobust.parameters import ParameterLayout
+from fedrobust.training.predictor import Predictor
 
 NUM_CONTROLS = 3
 """Random choices of as many bits that the control averages over."""

@@ -10,10 +10,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedrobust.clients.population import Population
 from fedrobust.error_text import said_by_node
+from fedrobust.federation.round import Federation, Row
 from fedrobust.flower.answers import answering_node, nodes_by_message
 from fedrobust.flower.messages import read_order, reply_message
 from fedrobust.flower.strategy import FederationStrategy
-from fedrobust.round import Federation, Row
 
 _POLL_SECONDS = 0.05
 

@@ -14,10 +14,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from torch import Tensor
 
 from fedrobust.clients.population import TrainedClients
-from fedrobust.collection import Rejection, Reply
 from fedrobust.error_text import clean_reason, said_by_node
+from fedrobust.federation.collection import Rejection, Reply
+from fedrobust.federation.round import Order
 from fedrobust.flower.tensor_array import TensorArray, tensor_of
-from fedrobust.round import Order
 from fedrobust.types import Buffers
 
 T = TypeVar("T", ArrayRecord, ConfigRecord, MetricRecord)

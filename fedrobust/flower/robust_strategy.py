@@ -13,11 +13,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
-from fedrobust.aggregation import Aggregation
+from fedrobust._linalg.gram import weighted_combination
 from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, State
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
-from fedrobust.belief import DEFAULT_CONFIDENCE, belief_warnings
-from fedrobust.component import FieldError, Fraction, Index, Positive, check_fields, component
+from fedrobust.config.component import FieldError, Fraction, Index, Positive, check_fields, component
+from fedrobust.federation.aggregation import Aggregation
+from fedrobust.federation.belief import DEFAULT_CONFIDENCE, belief_warnings
+from fedrobust.federation.weighting import DEFAULT_MAX_CLAIM_RATIO, GivenWeighting, claimed_weights, weighting_for
 from fedrobust.flower.array_records import GlobalArrays
 from fedrobust.flower.collected_replies import client_of, collect_replies, short_reason
 from fedrobust.flower.plain_replies import claimed_examples, comparable, content_of, with_equal_weights
@@ -27,9 +29,7 @@ from fedrobust.notices import collected_notices, is_new
 from fedrobust.preaggregators.base import Preaggregator
 from fedrobust.preaggregators.pipeline import Pipeline
 from fedrobust.server_optimizers import PlainStep, ServerOptimizer
-from fedrobust.statistics.gram import weighted_combination
 from fedrobust.types import UnusableUpdatesError
-from fedrobust.weighting import DEFAULT_MAX_CLAIM_RATIO, GivenWeighting, claimed_weights, weighting_for
 
 MetricsFunction: TypeAlias = Callable[[list[RecordDict], str], MetricRecord]
 

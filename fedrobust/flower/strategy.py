@@ -8,12 +8,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedrobust.collection import Rejection, Reply
+from fedrobust.federation.collection import Rejection, Reply
+from fedrobust.federation.round import Delivery, Federation, Order, Row, play_round
 from fedrobust.flower.answers import answering_node, nodes_by_message
 from fedrobust.flower.messages import model_record, read_reply, train_message
 from fedrobust.flower.rejections import rejections_line
 from fedrobust.notices import is_new
-from fedrobust.round import Delivery, Federation, Order, Row, play_round
 
 _GRACE_SECONDS = 1.0
 

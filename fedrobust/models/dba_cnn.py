@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from fedrobust.component import component
+from fedrobust.config.component import component
 
 
 @component

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from fedrobust.component import Count, FieldError, component
+from fedrobust.config.component import Count, FieldError, component
 
 
 @component

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 
 
 @component

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 
 
 @component

@@ -4,13 +4,13 @@ Allouah, Guerraoui, Gupta, Jellouli, Rizk and Stephan, "Adaptive Gradient Clippi
 ICLR 2025, https://arxiv.org/abs/2405.14432
 """
 
+from fedrobust._linalg.clipping import clip_factors
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import row_norms
+from fedrobust._linalg.row_scaling import scale_rows
 from fedrobust.aggregators.base import RoundContext, checked, require_majority
-from fedrobust.component import AssumedFraction, component
+from fedrobust.config.component import AssumedFraction, component
 from fedrobust.preaggregators.base import Preaggregated
-from fedrobust.statistics.clipping import clip_factors
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import row_norms
-from fedrobust.statistics.row_scaling import scale_rows
 from fedrobust.types import Weights
 
 

@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points
 from fedrobust.aggregators.base import RoundContext, State
-from fedrobust.statistics.columns import Points
 from fedrobust.types import Weights
 
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import torch
 
+from fedrobust._linalg.columns import Points, require_no_gradient
+from fedrobust._linalg.gram import combine_rows
 from fedrobust.aggregators.base import RoundContext, checked
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 from fedrobust.preaggregators.base import Preaggregated
-from fedrobust.statistics.columns import Points, require_no_gradient
-from fedrobust.statistics.gram import combine_rows
 from fedrobust.types import Weights
 
 

@@ -10,10 +10,10 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points, Shards, column_chunks, require_finite
 from fedrobust.aggregators.base import RoundContext, State, checked
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.preaggregators.base import Preaggregated
-from fedrobust.statistics.columns import Points, Shards, column_chunks, require_finite
 from fedrobust.types import Weights
 
 

@@ -4,13 +4,13 @@ Sun, Kairouz, Suresh and McMahan, "Can You Really Backdoor Federated Learning?",
 https://arxiv.org/abs/1911.07963
 """
 
+from fedrobust._linalg.clipping import clip_factors
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import row_norms
+from fedrobust._linalg.row_scaling import scale_rows
 from fedrobust.aggregators.base import RoundContext, checked
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 from fedrobust.preaggregators.base import Preaggregated
-from fedrobust.statistics.clipping import clip_factors
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import row_norms
-from fedrobust.statistics.row_scaling import scale_rows
 from fedrobust.types import Weights
 
 

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import torch
 
+from fedrobust._linalg.columns import Points
+from fedrobust._linalg.gram import combine_rows, robust_gram_matrix, squared_distances
+from fedrobust._linalg.neighbours import nearest
 from fedrobust.aggregators.base import RoundContext, checked, require_majority
-from fedrobust.component import AssumedFraction, component
+from fedrobust.config.component import AssumedFraction, component
 from fedrobust.preaggregators.base import Preaggregated
-from fedrobust.statistics.columns import Points
-from fedrobust.statistics.gram import combine_rows, robust_gram_matrix, squared_distances
-from fedrobust.statistics.neighbours import nearest
 from fedrobust.types import Weights
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points
 from fedrobust.aggregators.base import (
     Aggregate,
     Aggregator,
@@ -16,9 +17,8 @@ from fedrobust.aggregators.base import (
     named_state,
     state_of,
 )
-from fedrobust.component import FieldError, component
+from fedrobust.config.component import FieldError, component
 from fedrobust.preaggregators.base import Preaggregator
-from fedrobust.statistics.columns import Points
 from fedrobust.types import Weights
 
 

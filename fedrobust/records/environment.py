@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fedrobust.records.secrets import masked
+from fedrobust.config.secrets import masked
 from fedrobust.records.versions import PACKAGES, version_of
 
 

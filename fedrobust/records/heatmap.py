@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from fedrobust.figures.style import new_figure, save_figure
 from fedrobust.records.formatting import is_rate, title
 from fedrobust.records.grid import Cell, Grid
-from fedrobust.records.plot_style import new_figure, save_figure
 
 
 def plot_heatmaps(path: Path, grid: Grid, metrics: Sequence[str]) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_che
 
 from annotated_types import MinLen
 
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.error_text import reason_of
 from fedrobust.records.files import to_json, write_atomically
 from fedrobust.records.run_folder import Row, RunFolder

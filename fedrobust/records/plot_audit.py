@@ -11,7 +11,7 @@ from sklearn.metrics import roc_curve
 
 from fedrobust.audits.base import ModelReport
 from fedrobust.audits.data_auditing import DataFinding
-from fedrobust.records.plot_style import BLUE, GREEN, LIGHT_BLUE, ORANGE, legend_below, new_figure, save_figure
+from fedrobust.figures.style import BLUE, GREEN, LIGHT_BLUE, ORANGE, legend_below, new_figure, save_figure
 from fedrobust.records.run_folder import Row, RunFolder
 
 

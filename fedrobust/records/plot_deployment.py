@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.ticker import PercentFormatter
 
-from fedrobust.records.plot_style import BLUE, GREEN, ORANGE, legend_below, new_figure, save_figure
+from fedrobust.figures.style import BLUE, GREEN, ORANGE, legend_below, new_figure, save_figure
 from fedrobust.records.run_folder import RunFolder
 
 

@@ -7,7 +7,7 @@ import torch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from fedrobust.records.plot_style import BLUE, new_figure, save_figure
+from fedrobust.figures.style import BLUE, new_figure, save_figure
 from fedrobust.records.run_folder import RunFolder
 
 

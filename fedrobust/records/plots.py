@@ -5,9 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from fedrobust.records.plot_audit import plot_client_audit
-from fedrobust.records.plot_pictures import plot_examples, plot_partition
-from fedrobust.records.plot_style import (
+from fedrobust.figures.style import (
     BLUE,
     GREEN,
     LIGHT_BLUE,
@@ -20,6 +18,8 @@ from fedrobust.records.plot_style import (
     round_axes,
     save_figure,
 )
+from fedrobust.records.plot_audit import plot_client_audit
+from fedrobust.records.plot_pictures import plot_examples, plot_partition
 from fedrobust.records.run_folder import Row, RunFolder
 
 __all__ = ["plot_examples", "plot_partition", "plot_run"]

@@ -11,9 +11,9 @@ from fedrobust.records.files import to_json, write_atomically
 from fedrobust.records.grid import arrange, is_figure
 from fedrobust.records.heatmap import plot_heatmaps
 from fedrobust.records.runs import Run, find_runs
+from fedrobust.records.sweep import missing_cells
 from fedrobust.records.tables import comma_separated, markdown, records, terminal_side_by_side, terminal_table
 from fedrobust.records.versions import version_line
-from fedrobust.sweep import missing_cells
 
 _SUCCESS, _CONTROL = "attack_success_rate", "control_attack_success_rate"
 _ALWAYS = (_SUCCESS, _CONTROL, "clean_accuracy")  # the control where a benign twin was played

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fedrobust.foreign import read_foreign
-from fedrobust.records.settings import FREE, leaves
+from fedrobust.config.foreign import read_foreign
+from fedrobust.config.settings import FREE, leaves
 
 # What may differ between two runs of the same scenario: the seed, where, how loudly and to whom a run reports, and
 # whether a benign twin is played after it.

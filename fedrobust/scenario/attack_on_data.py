@@ -4,7 +4,7 @@ import dataclasses
 
 from fedrobust.attacks.base import BindableAttack, Goal
 from fedrobust.attacks.data.coalition import members_of
-from fedrobust.config import ConfigError, errors_under
+from fedrobust.config.building import ConfigError, errors_under
 from fedrobust.data.datasets import Dataset
 from fedrobust.scenario.scenario import Scenario
 from fedrobust.seeds import torch_generator

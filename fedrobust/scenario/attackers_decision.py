@@ -6,12 +6,12 @@ import torch
 
 from fedrobust.attacks.data.coalition import members_of
 from fedrobust.clients.population import Population
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
 from fedrobust.evaluation.attack_success import measure_attack_success
-from fedrobust.evaluation.predictor import Predictor
+from fedrobust.federation.round import GlobalModel
 from fedrobust.parameters import ParameterLayout
-from fedrobust.round import GlobalModel
 from fedrobust.scenario.scenario import Scenario
+from fedrobust.training.predictor import Predictor
 
 
 def attackers_decision(scenario: Scenario, population: Population) -> Callable[[GlobalModel], bool] | None:

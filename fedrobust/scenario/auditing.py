@@ -5,15 +5,15 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from fedrobust.aggregation import Aggregation
 from fedrobust.aggregators.base import RoundContext
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.base import CheckedAudit
 from fedrobust.audits.clients import ClientAudit
 from fedrobust.audits.data_auditing import DataAuditing
 from fedrobust.audits.server_auditing import ServerAuditing
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
 from fedrobust.data.datasets import Dataset, Examples
+from fedrobust.federation.aggregation import Aggregation
 from fedrobust.notices import collected_notices
 from fedrobust.scenario.parts import draw_clean_examples
 from fedrobust.scenario.scenario import Scenario

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from fedrobust.attacks.base import ModelDataAttack
 from fedrobust.attacks.data.coalition import members_of
-from fedrobust.clients.local_training import TrainingOverrides
 from fedrobust.clients.population import Population
+from fedrobust.federation.weighting import weighting_for
 from fedrobust.scenario.futile_updates import futile_updates
 from fedrobust.scenario.scenario import Scenario
 from fedrobust.seeds import torch_generator
-from fedrobust.weighting import weighting_for
+from fedrobust.training.local_training import TrainingOverrides
 
 
 def futile_attacks(scenario: Scenario, population: Population) -> Iterator[str]:

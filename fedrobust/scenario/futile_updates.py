@@ -9,9 +9,9 @@ from fedrobust.aggregators import Mean
 from fedrobust.attacks.base import LEVELS
 from fedrobust.attacks.scenario import Adversary, ServerView
 from fedrobust.attacks.update import UPDATE_ATTACKS, FangKrum, ModelReplacement, Neurotoxin, ProjectedGradient
-from fedrobust.clients.local_training import TrainingOverrides
 from fedrobust.scenario.scenario import Scenario
 from fedrobust.seeds import torch_generator
+from fedrobust.training.local_training import TrainingOverrides
 
 _WIDTH = 16  # coordinates of the updates that are tried
 

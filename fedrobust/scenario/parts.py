@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fedrobust.component import FieldError
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
+from fedrobust.config.component import FieldError
 from fedrobust.data.checks import check_dataset
 from fedrobust.data.datasets import Dataset
 from fedrobust.devices import select_device

@@ -5,24 +5,24 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from fedrobust.aggregation import Aggregation
 from fedrobust.attacks.scenario import Adversary
 from fedrobust.audits.data_auditing import DataFinding
-from fedrobust.clients.model_traits import ModelTraits, examine_model
 from fedrobust.clients.population import Population
-from fedrobust.config import ConfigError, errors_under
+from fedrobust.config.building import ConfigError, errors_under
 from fedrobust.data.datasets import Dataset
 from fedrobust.devices import select_device
-from fedrobust.evaluation.predictor import Predictor
+from fedrobust.federation.aggregation import Aggregation
+from fedrobust.federation.pretraining import divide, pretrain
+from fedrobust.federation.round import Federation, GlobalModel, Order
 from fedrobust.parameters import ParameterLayout, clone_buffers
-from fedrobust.pretraining import divide, pretrain
-from fedrobust.round import Federation, GlobalModel, Order
 from fedrobust.scenario.attack_on_data import bind_attack, check_attack
 from fedrobust.scenario.attackers_decision import attackers_decision
 from fedrobust.scenario.auditing import data_auditing, server_auditing
 from fedrobust.scenario.parts import draw_mark, initial_model, load_dataset
 from fedrobust.scenario.root_training import root_training
 from fedrobust.scenario.scenario import Scenario
+from fedrobust.training.model_traits import ModelTraits, examine_model
+from fedrobust.training.predictor import Predictor
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from fedrobust.attacks.scenario import Adversary, Attack
 from fedrobust.clients.population import Population
-from fedrobust.round import Order
+from fedrobust.federation.round import Order
 from fedrobust.scenario.parts import draw_clean_examples
 from fedrobust.scenario.scenario import Scenario
 from fedrobust.seeds import derive_seed

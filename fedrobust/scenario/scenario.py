@@ -7,20 +7,20 @@ from typing import Any, Literal
 from fedrobust.aggregators.base import Aggregator, UnsuitableSizeError
 from fedrobust.attacks.scenario import Attack
 from fedrobust.audits.plan import AuditPlan
-from fedrobust.belief import belief_warnings, believed_rule
-from fedrobust.clients.local_training import LocalTraining
-from fedrobust.component import Count, FieldError, Index, component
-from fedrobust.config import GROUPS, ConfigError, build, check_root
+from fedrobust.config.building import GROUPS, ConfigError, build, check_root
+from fedrobust.config.component import Count, FieldError, Index, component
 from fedrobust.data.datasets import DatasetSource
 from fedrobust.data.partition import Partition
 from fedrobust.devices import select_device
 from fedrobust.engines import Engine
+from fedrobust.federation.belief import belief_warnings, believed_rule
+from fedrobust.federation.server import Server
 from fedrobust.models import Architecture
 from fedrobust.notices import collected_notices
 from fedrobust.preaggregators import Pipeline, Preaggregator
 from fedrobust.records.loggers import Logger
-from fedrobust.server import Server
 from fedrobust.server_optimizers import PlainStep, ServerOptimizer
+from fedrobust.training.local_training import LocalTraining
 from fedrobust.watermarks import NoWatermark, Watermark
 
 

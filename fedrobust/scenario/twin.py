@@ -1,7 +1,7 @@
 """Whether a run is played once more without attackers, so that its attack success can be read against something."""
 
 from fedrobust.attacks.base import Goal, has_synthetic_stamp
-from fedrobust.config import errors_under
+from fedrobust.config.building import errors_under
 from fedrobust.data.datasets import Dataset
 from fedrobust.scenario.scenario import Scenario
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 
 from fedrobust.aggregators.base import State
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 from fedrobust.server_optimizers.base import remembered
 from fedrobust.types import Vector
 

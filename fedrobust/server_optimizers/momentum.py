@@ -9,7 +9,7 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 
 from fedrobust.aggregators.base import State
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.server_optimizers.base import remembered
 from fedrobust.types import Vector
 

@@ -5,7 +5,7 @@ https://arxiv.org/abs/1602.05629
 """
 
 from fedrobust.aggregators.base import State
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.types import Vector
 
 

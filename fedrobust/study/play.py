@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.engines.local import LocalGrid, quiet_flower
+from fedrobust.federation.round import Row
+from fedrobust.federation.standstill import StandstillError, reason_for_standstill
 from fedrobust.flower import apps
-from fedrobust.round import Row
 from fedrobust.scenario import Prepared, build_scenario, prepare
-from fedrobust.standstill import StandstillError, reason_for_standstill
 
 
 def play_scenario(overrides: Sequence[str]) -> list[Row]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.triggers.image_file import read_picture
-from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, component
 from fedrobust.watermarks.trigger_set import Material, Triggers, label_pictures, picture_size
 
 

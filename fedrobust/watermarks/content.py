@@ -8,7 +8,7 @@ training as they were, too: a server that trained on the marked ones alone would
 
 from fedrobust.attacks.triggers import TriggerShape
 from fedrobust.attacks.triggers.base import union
-from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, component
 from fedrobust.watermarks.trigger_set import (
     Material,
     Triggers,

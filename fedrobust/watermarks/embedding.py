@@ -20,12 +20,12 @@ from annotated_types import Gt, Le
 from torch import Tensor
 from torch.func import functional_call
 
-from fedrobust.clients.training import channels_last, model_inputs
-from fedrobust.component import Count, FieldError, Index, Positive, component
+from fedrobust.config.component import Count, FieldError, Index, Positive, component
 from fedrobust.data.examples import Dataset, Examples
-from fedrobust.evaluation.predictor import Predictor
 from fedrobust.models.own_state import put_back
 from fedrobust.seeds import torch_generator
+from fedrobust.training.loop import channels_last, model_inputs
+from fedrobust.training.predictor import Predictor
 from fedrobust.types import Vector
 from fedrobust.watermarks.ownership import count_matches
 from fedrobust.watermarks.trigger_set import Material, Triggers, TriggerSet

@@ -9,7 +9,7 @@ most models give all noise one and the same class, so that one label for all wou
 
 import torch
 
-from fedrobust.component import Count, Index, component
+from fedrobust.config.component import Count, Index, component
 from fedrobust.watermarks.trigger_set import Material, Triggers, label_pictures, picture_size
 
 

@@ -8,7 +8,7 @@ another word, since texts have a fixed length here.
 
 import torch
 
-from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, component
 from fedrobust.data.examples import Examples
 from fedrobust.watermarks.trigger_set import Material, Triggers, own_examples_of_others
 

@@ -12,12 +12,12 @@ import dataclasses
 
 import torch
 
-from fedrobust.clients.local_training import LocalTraining
-from fedrobust.clients.training import ClientJob, TrainingProgram, plan_batches, train_alone
 from fedrobust.data.examples import Examples
-from fedrobust.evaluation.predictor import Predictor
 from fedrobust.models.features import head_name
 from fedrobust.seeds import seeded_initialisation, torch_generator
+from fedrobust.training.local_training import LocalTraining
+from fedrobust.training.loop import ClientJob, TrainingProgram, plan_batches, train_alone
+from fedrobust.training.predictor import Predictor
 
 
 def fine_tune(predictor: Predictor, examples: Examples, training: LocalTraining, seed: int) -> Predictor:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.examples import Dataset, Examples
 
 

@@ -13,7 +13,7 @@ from annotated_types import Gt, Le
 from torch import Tensor
 from torch.nn import functional
 
-from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, component
 from fedrobust.data.datasets import DatasetSource
 from fedrobust.watermarks.trigger_set import Material, Triggers, label_pictures, picture_size
 

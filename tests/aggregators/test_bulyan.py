@@ -4,10 +4,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.bulyan import Bulyan, select_by_krum
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

@@ -3,12 +3,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators import Mean
 from fedrobust.aggregators.base import RoundContext
 from fedrobust.aggregators.centred_clipping import CentredClipping
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

@@ -3,12 +3,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.base import RoundContext, UnsuitableSizeError
 from fedrobust.aggregators.dnc import DnC, _draw_coordinates, _draw_seed
 from fedrobust.aggregators.mean import Mean
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

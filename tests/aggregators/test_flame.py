@@ -4,11 +4,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import HDBSCAN
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.base import RoundContext
 from fedrobust.aggregators.flame import Flame
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 QUIET = Flame(noise_factor=0.0)

@@ -3,11 +3,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.base import RoundContext
 from fedrobust.aggregators.fools_gold import FoolsGold
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

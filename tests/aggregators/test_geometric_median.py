@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.geometric_median import GeometricMedian
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

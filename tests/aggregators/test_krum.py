@@ -4,12 +4,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.krum import Krum, MultiKrum
 from fedrobust.aggregators.mean import Mean
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

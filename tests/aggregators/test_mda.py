@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Shards
+from fedrobust._linalg.minimum_diameter import max_covers, minimum_diameter_subset
 from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.mda import MDA
 from fedrobust.aggregators.mean import Mean
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
-from fedrobust.statistics.minimum_diameter import max_covers, minimum_diameter_subset
 
 
 def sample(n: int, d: int, num_shifted: int = 0, *, seed: int = 0) -> Tensor:

@@ -4,11 +4,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators import Mean
 from fedrobust.aggregators.no_regret_filter import NoRegretFilter
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

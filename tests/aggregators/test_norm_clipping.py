@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators import Mean
 from fedrobust.aggregators.base import RoundContext
 from fedrobust.aggregators.norm_clipping import NormClipping
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 4), (2, 3), (7, 1), (20, 60)])

@@ -23,6 +23,7 @@ from flwr.serverapp.strategy.bulyan import aggregate_n_closest_weights
 from flwr.serverapp.strategy.multikrum import compute_distances
 from numpy.typing import NDArray
 
+from fedrobust._linalg.order_statistics import mean_nearest_to_median
 from fedrobust.aggregators import (
     MDA,
     Aggregator,
@@ -38,7 +39,6 @@ from fedrobust.aggregators import (
     TrimmedMean,
 )
 from fedrobust.engines.local import LocalGrid
-from fedrobust.statistics.order_statistics import mean_nearest_to_median
 
 Matrix = NDArray[np.float64]
 

@@ -3,11 +3,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators import Mean
 from fedrobust.aggregators.base import RoundContext
 from fedrobust.aggregators.randomised_sever import RandomisedSever
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 
 def direct_filter(

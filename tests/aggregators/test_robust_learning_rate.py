@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators import Mean
 from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.robust_learning_rate import RobustLearningRate
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 5), (2, 9), (10, 200), (25, 64)])

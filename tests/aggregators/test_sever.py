@@ -3,9 +3,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators import Sever
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 
 def direct_sever(points: NDArray[np.float64], drops: list[int]) -> NDArray[np.int64]:

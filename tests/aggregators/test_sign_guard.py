@@ -6,11 +6,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import MeanShift, estimate_bandwidth
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.base import RoundContext
 from fedrobust.aggregators.sign_guard import SignGuard, draw_coordinates, sign_fractions
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

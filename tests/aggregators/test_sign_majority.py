@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.sign_majority import SignMajority
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 

@@ -6,10 +6,10 @@ import scipy.linalg
 import torch
 from numpy.typing import NDArray
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators import Mean, SpectralFilter
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import fedrobust.statistics.spectral as spectral
+import fedrobust._linalg.spectral as spectral
 from fedrobust.aggregators import Sever, SpectralFilter
 from fedrobust.seeds import torch_generator
 
@@ -15,7 +15,7 @@ from fedrobust.seeds import torch_generator
 def force_lapack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spectral, "_DENSE_UP_TO", 10**6)
     # the package exports a function of the same name
-    monkeypatch.setattr(importlib.import_module("fedrobust.statistics.hard_filter"), "_LARGE", 10**6)
+    monkeypatch.setattr(importlib.import_module("fedrobust.filters.hard_filter"), "_LARGE", 10**6)
 
 
 def sample(n: int, d: int, shift: float) -> Tensor:

@@ -5,7 +5,7 @@ from scipy.stats import trim_mean
 
 from fedrobust.aggregators import TrimmedMean
 from fedrobust.aggregators.base import UnsuitableSizeError
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
 
 

@@ -18,8 +18,8 @@ from fedrobust.attacks import (
     Schedule,
     ServerView,
 )
-from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
+from fedrobust.training.local_training import LocalTraining, TrainingOverrides
 
 MODEL = torch.tensor([5.0, 5.0, 5.0])
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fedrobust.attacks import Schedule
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 
 def attack_rounds(schedule: Schedule) -> list[int]:

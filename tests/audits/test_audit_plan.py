@@ -3,7 +3,7 @@
 import pytest
 
 from fedrobust.audits import AuditPlan, NeuralCleanse, RuleScores, SpectralSignatures, Strip, UpdateClustering
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fedrobust.attacks import Attack, BadNets, ConstrainAndScale, Patch, Schedule
 from fedrobust.clients import population as population_module
-from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
 from fedrobust.clients.population import Population, TrainedClients
 from fedrobust.models import DBACNN, ResNet18
+from fedrobust.training.local_training import LocalTraining, TrainingOverrides
 from fedrobust.types import Buffers, Vector
 
 TRAINING = LocalTraining(learning_rate=0.05, num_epochs=2, batch_size=4, momentum=0.5, vectorize=True)

@@ -25,11 +25,11 @@ from fedrobust.attacks import (
 )
 from fedrobust.attacks.base import ReceivedModel, with_model
 from fedrobust.attacks.scenario import Adversary
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.models import MLP
 from fedrobust.seeds import seeded_initialisation
+from fedrobust.training.local_training import LocalTraining
 from fedrobust.types import Vector
 
 SIZES = (9, 1, 16, 5, 11)

@@ -23,7 +23,7 @@ from fedrobust.audits import (
     UpdateClustering,
 )
 from fedrobust.audits.data_auditing import DataAuditing, DataFinding, OwnData
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.data.datasets import Dataset
 from fedrobust.data.examples import Examples
 from fedrobust.seeds import torch_generator

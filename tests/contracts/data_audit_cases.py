@@ -8,10 +8,10 @@ import torch.nn.functional as F
 
 from fedrobust.audits import ActivationClustering, AuditedModel, DataAudit, FrequencyDetector, SpectralSignatures, Strip
 from fedrobust.audits.data import retrain
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data.datasets import Digits
 from fedrobust.data.examples import Examples
 from fedrobust.models import SmallCNN
+from fedrobust.training.local_training import LocalTraining
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points
 from fedrobust.aggregators import (
     MDA,
     RULES,
@@ -34,7 +35,6 @@ from fedrobust.aggregators import (
 )
 from fedrobust.aggregators.base import apply_rule
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Points
 
 ABOUT_ORIGIN = "cosines, norms and signs are about the origin: no translation"
 COORDINATE_WISE = "coordinates are looked at one by one: no rotation, and no client is kept as a whole"

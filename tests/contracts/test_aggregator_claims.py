@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust.federation.server import Server
+from fedrobust.federation.weighting import GivenWeighting
 from fedrobust.preaggregators import Pipeline
 from fedrobust.seeds import torch_generator
-from fedrobust.server import Server
 from fedrobust.types import Vector
-from fedrobust.weighting import GivenWeighting
 from tests.contracts.rule_cases import CASES
 
 N, D = 24, 200

@@ -12,6 +12,9 @@ from rule_cases import CASES, Case, sample
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from fedrobust._linalg.columns import Points, Shards, open_memory_map
+from fedrobust._linalg.gram import inner_products, row_norms, squared_norms
+from fedrobust._linalg.order_statistics import mean_nearest_to_median, mean_of_order_statistics
 from fedrobust.aggregators import (
     RULES,
     Aggregate,
@@ -37,9 +40,6 @@ from fedrobust.preaggregators import (
 )
 from fedrobust.seeds import torch_generator
 from fedrobust.statistics import gram_matrix, weighted_combination
-from fedrobust.statistics.columns import Points, Shards, open_memory_map
-from fedrobust.statistics.gram import inner_products, row_norms, squared_norms
-from fedrobust.statistics.order_statistics import mean_nearest_to_median, mean_of_order_statistics
 from fedrobust.types import Weights
 
 DIFFERENTIABLE = {Mean, TrimmedMean, CoordinateMedian, Krum, MultiKrum, CentredClipping, SpectralFilter}

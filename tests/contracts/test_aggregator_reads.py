@@ -4,7 +4,7 @@ import pytest
 import torch
 from rule_cases import CASES, sample
 
-from fedrobust.statistics import columns, cosines, gram
+from fedrobust._linalg import columns, cosines, gram
 
 IN_GRAM_SPACE = [
     *["krum", "multi_krum", "mda", "bulyan", "geometric_median", "centred_clipping", "dnc", "flame"],

@@ -11,8 +11,8 @@ import torch
 from rule_cases import CASES, sample
 from torch import Tensor
 
+from fedrobust._linalg.columns import Points, Shards, open_memory_map
 from fedrobust.aggregators import Aggregate
-from fedrobust.statistics.columns import Points, Shards, open_memory_map
 
 ALL = pytest.mark.parametrize("name", CASES)
 D = 70_001

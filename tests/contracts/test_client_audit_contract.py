@@ -22,12 +22,12 @@ from data_audit_cases import pictures, trained_model
 
 from fedrobust.aggregators import SpectralFilter
 from fedrobust.audits import ClientAudit, Reputation
-from fedrobust.compose import compose_config
+from fedrobust.commands.registry import audit_entries
+from fedrobust.config.compose import compose_config
 from fedrobust.data.examples import Examples
 from fedrobust.engines import Local
+from fedrobust.federation.round import Row
 from fedrobust.flower.apps import make_client_app, make_server_app
-from fedrobust.registry import audit_entries
-from fedrobust.round import Row
 from fedrobust.scenario import build_scenario, prepare
 from fedrobust.seeds import torch_generator
 from fedrobust.types import UnusableUpdatesError

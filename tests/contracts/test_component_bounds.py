@@ -11,7 +11,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 from fedrobust.aggregators import RULES
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.preaggregators import PREAGGREGATORS
 from fedrobust.server_optimizers import ServerAdam, ServerMomentum, ServerYogi
 

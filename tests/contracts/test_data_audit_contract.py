@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from fedrobust.audits import DATA_AUDITS, AuditedModel, AuditPlan, DataAudit, DataReport
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.examples import Examples
 
 

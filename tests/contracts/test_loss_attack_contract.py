@@ -20,11 +20,11 @@ from fedrobust.attacks import (
     Patch,
     Pixels,
 )
-from fedrobust.attacks.step import Batch, Parameters, Step
 from fedrobust.clients.population import Population
 from fedrobust.data.examples import Examples
 from fedrobust.models import MLP
 from fedrobust.seeds import seeded_initialisation
+from fedrobust.training.step import Batch, Parameters, Step
 from fedrobust.types import Vector
 
 CASES: dict[str, LossAttack] = {

@@ -24,7 +24,7 @@ from fedrobust.attacks import (
 )
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model.quantisation import count_bit_flips
-from fedrobust.config import config_folder
+from fedrobust.config.building import config_folder
 from fedrobust.evaluation.deployed import measure_tampering
 from fedrobust.models import DBACNN, MLP
 from fedrobust.parameters import ParameterLayout, clone_buffers

@@ -34,13 +34,13 @@ from fedrobust.attacks import (
     Zero,
 )
 from fedrobust.attacks.base import LEVELS, RememberingAttack
-from fedrobust.collection import Reply
-from fedrobust.compose import compose_config
-from fedrobust.config import config_folder
+from fedrobust.config.building import config_folder
+from fedrobust.config.compose import compose_config
+from fedrobust.federation.collection import Reply
+from fedrobust.federation.round import Delivery, play_round
 from fedrobust.records.checkpoint import Checkpoint
 from fedrobust.records.run_folder import RunFolder
-from fedrobust.resuming import restore
-from fedrobust.round import Delivery, play_round
+from fedrobust.runs.resuming import restore
 from fedrobust.scenario import Prepared, build_scenario, prepare
 from fedrobust.seeds import torch_generator
 from fedrobust.study import play_rounds

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.dogfish import DogFish
 from fedrobust.data.files import DataError
 

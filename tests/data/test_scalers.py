@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.scalers import SCALERS, Scaler, check_scaler, to_bytes
 
 SIZES = [((40, 56), (8, 16)), ((64, 64), (8, 8)), ((45, 30), (13, 9))]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.text import Text
 
 CPU = torch.device("cpu")

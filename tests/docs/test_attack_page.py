@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from fedrobust.registry import attack_entries
+from fedrobust.commands.registry import attack_entries
 
 DOCS = Path(__file__).parents[2] / "docs"
 

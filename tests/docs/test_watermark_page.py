@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedrobust.audits.command import MODEL_AUDITS
-from fedrobust.audits.command import main as audit
-from fedrobust.compose import compose_config
-from fedrobust.registry import watermark_entries
-from fedrobust.run import run_config
+from fedrobust.audit_command.command import MODEL_AUDITS
+from fedrobust.audit_command.command import main as audit
+from fedrobust.commands.registry import watermark_entries
+from fedrobust.config.compose import compose_config
+from fedrobust.runs.run import run_config
 from fedrobust.scenario import build_scenario
 
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from fedrobust.compose import compose_config
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
+from fedrobust.config.compose import compose_config
 from fedrobust.scenario import Prepared, build_scenario, prepare
 from fedrobust.study import play_rounds
 

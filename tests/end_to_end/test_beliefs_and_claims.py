@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from fedrobust.compose import compose_config
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_config
+from fedrobust.runs.run import run_config
 from fedrobust.study import play_scenario, prepare_scenario
 
 SMALL = ["model=logistic", "client.num_epochs=1", "dataset.num_test=1000"]

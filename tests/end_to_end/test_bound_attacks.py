@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedrobust.compose import compose_config
-from fedrobust.round import Row
+from fedrobust.config.compose import compose_config
+from fedrobust.federation.round import Row
 from fedrobust.scenario import build_scenario, prepare, prepare_clients
 from fedrobust.study import play_scenario
 

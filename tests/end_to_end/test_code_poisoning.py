@@ -8,7 +8,7 @@ import functools
 
 import pytest
 
-from fedrobust.round import Row
+from fedrobust.federation.round import Row
 from fedrobust.study import play_scenario
 
 SEEDS = range(3)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedrobust import run as run_module
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.records.console import print_summary
 from fedrobust.records.report import write_report
 from fedrobust.records.run_folder import RunFolder
-from fedrobust.run import run_config
+from fedrobust.runs import run as run_module
+from fedrobust.runs.run import run_config
 from fedrobust.study import play_scenario
 
 SMALL = ["num_clients=8", "num_rounds=6", "attack.num_malicious=2", "aggregator=mean", "verbose=false"]

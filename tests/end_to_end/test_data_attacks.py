@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fedrobust.compose import compose_config
-from fedrobust.round import Row
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_config
+from fedrobust.federation.round import Row
+from fedrobust.runs.run import run_config
 from fedrobust.study import play_scenario
 
 SEEDS = range(3)

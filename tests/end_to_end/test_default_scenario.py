@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedrobust.round import Row
+from fedrobust.federation.round import Row
 from fedrobust.study import play_scenario
 
 SEEDS = range(5)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedrobust.compose import compose_config
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_config
+from fedrobust.runs.run import run_config
 
 SHORT = ["aggregator=mean", "num_clients=4", "num_rounds=2", "verbose=false", "dataset.num_test=200"]
 ATTACKS = {

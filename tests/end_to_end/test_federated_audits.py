@@ -11,9 +11,9 @@ from torch import nn
 from fedrobust.audits import AuditPlan
 from fedrobust.audits.base import ClassVerdict, DataReport
 from fedrobust.audits.data_auditing import DataAuditing
-from fedrobust.component import component
-from fedrobust.compose import compose_config
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
+from fedrobust.config.component import component
+from fedrobust.config.compose import compose_config
 from fedrobust.evaluation.audit import data_figures
 from fedrobust.scenario import Prepared, build_scenario, prepare
 from fedrobust.study import play_rounds

@@ -6,8 +6,8 @@ global model is the mean of the attackers' X plus what the honest clients add, w
 
 import pytest
 
-from fedrobust.compose import compose_config
-from fedrobust.round import Row, evaluate_model
+from fedrobust.config.compose import compose_config
+from fedrobust.federation.round import Row, evaluate_model
 from fedrobust.scenario import build_scenario, prepare
 from fedrobust.study import play_rounds, play_scenario
 

@@ -10,16 +10,16 @@ from fedrobust.attacks import Attack, PoisonFrogs
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.data.feature_collision import feature_collision
 from fedrobust.attacks.scenario import Adversary
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.population import Population
 from fedrobust.data.datasets import Dataset, Digits
 from fedrobust.evaluation.attack_success import measure_attack_success
-from fedrobust.evaluation.predictor import Predictor
-from fedrobust.evaluation.victims import train_full_batch, train_head, train_model
 from fedrobust.models import MLP
 from fedrobust.models.features import FeatureExtractor
 from fedrobust.parameters import ParameterLayout
 from fedrobust.seeds import seeded_initialisation, torch_generator
+from fedrobust.training.local_training import LocalTraining
+from fedrobust.training.predictor import Predictor
+from fedrobust.training.victims import train_full_batch, train_head, train_model
 
 NUM_TARGETS = 25
 

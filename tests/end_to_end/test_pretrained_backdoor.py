@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from fedrobust.attacks import BadNets, Pixels
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.data.datasets import Digits, Examples
 from fedrobust.engines import Local
 from fedrobust.evaluation.attack_success import measure_attack_success
+from fedrobust.federation.round import Row, evaluate_model
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.models import MLP
-from fedrobust.round import Row, evaluate_model
-from fedrobust.run import run_config
+from fedrobust.runs.run import run_config
 from fedrobust.scenario import build_scenario, prepare
 from fedrobust.seeds import seeded_initialisation, torch_generator
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fedrobust.compose import compose_config
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_config
+from fedrobust.runs.run import run_config
 
 SCENARIO = [
     *["num_clients=8", "num_rounds=12", "attack.num_malicious=2", "checkpoint_every=3", "verbose=false"],
@@ -58,7 +58,7 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
         "import time, fedrobust.clients.population as p; train = p.Population.train\n"
         "def slowly(*a, **k):\n    time.sleep(0.5); return train(*a, **k)\n"
         "p.Population.train = slowly\n"
-        "from fedrobust.cli import main; main()"
+        "from fedrobust.commands.cli import main; main()"
     )
     arguments = [*SCENARIO, f"hydra.run.dir={folder}"]
     process = subprocess.Popen(

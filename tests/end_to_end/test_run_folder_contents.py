@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedrobust.compose import compose_config
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_config
+from fedrobust.runs.run import run_config
 
 SMALL = ["num_clients=8", "num_rounds=4", "attack.num_malicious=2", "verbose=false"]
 

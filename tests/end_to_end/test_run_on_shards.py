@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedrobust.compose import compose_config
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_config
+from fedrobust.runs.run import run_config
 
 TINY = (
     "model=logistic num_clients=8 attack.num_malicious=2 num_rounds=3 dataset.num_test=1000 client.num_epochs=1 "

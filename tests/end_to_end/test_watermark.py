@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedrobust.compose import compose_config
-from fedrobust.round import Federation, Row
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_config
+from fedrobust.federation.round import Federation, Row
+from fedrobust.runs.run import run_config
 from fedrobust.study import play_rounds, prepare_scenario
 from fedrobust.watermarks import verify
 from fedrobust.watermarks.removal import prune

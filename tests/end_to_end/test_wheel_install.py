@@ -47,7 +47,7 @@ def test_an_installed_copy_runs_anywhere(wheel: Path, tmp_path: Path) -> None:
     elsewhere.mkdir()
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(installed), str(wheel)]
     run(*pip, cwd=elsewhere)
-    where = "import fedrobust, fedrobust.config; print(fedrobust.__file__, fedrobust.config.config_folder())"
+    where = "import fedrobust, fedrobust.config as c; print(fedrobust.__file__, c.config_folder())"
     package = installed / "fedrobust"
     said = run(sys.executable, "-c", where, cwd=elsewhere, path=installed)
     assert said.split() == [str(package / "__init__.py"), str(package / "conf")]

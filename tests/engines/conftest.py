@@ -9,12 +9,12 @@ from flwr.clientapp import ClientApp
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.engines import Engine
+from fedrobust.federation.round import Row
 from fedrobust.flower.apps import make_client_app, make_server_app
-from fedrobust.flower.client_app import population_of_config
-from fedrobust.round import Row
 from fedrobust.scenario import build_scenario, prepare
+from fedrobust.scenario.population import population_of_config
 
 NUM_CLIENTS = 4
 

@@ -10,13 +10,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from fedrobust.compose import compose_config
-from fedrobust.config import config_folder
+from fedrobust.config.building import config_folder
+from fedrobust.config.compose import compose_config
 from fedrobust.engines import Engine, Local, Ray
+from fedrobust.federation.round import Row
 from fedrobust.flower.apps import make_client_app, make_server_app
-from fedrobust.flower.client_app import population_of_config
-from fedrobust.round import Row
 from fedrobust.scenario import build_scenario, prepare
+from fedrobust.scenario.population import population_of_config
 
 NUM_CLIENTS = 6
 COMMON = (

@@ -15,7 +15,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.engines import Local, Ray
 
 # Ray leaves sockets and subprocesses to the collector, and forks threads that end after it was shut down.

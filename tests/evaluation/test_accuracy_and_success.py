@@ -13,8 +13,8 @@ from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.evaluation.accuracy import measure_accuracy
 from fedrobust.evaluation.attack_success import measure_attack_success
 from fedrobust.evaluation.detection import measure_detection
-from fedrobust.evaluation.predictor import Predictor
 from fedrobust.parameters import ParameterLayout
+from fedrobust.training.predictor import Predictor
 
 
 def predictor(examples: Examples, mean: float = 0.0) -> Predictor:

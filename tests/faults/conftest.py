@@ -111,7 +111,7 @@ def half_and_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     """Folders of a run that was stopped after round 2 of 4, and of the same run, undisturbed."""
     from folders import SCENARIO, without_pictures
 
-    from fedrobust import cli
+    from fedrobust.commands import cli
 
     base = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:

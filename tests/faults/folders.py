@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedrobust import cli
+from fedrobust.commands import cli
 from fedrobust.records.run_folder import RunFolder
 
 SCENARIO = [
@@ -69,4 +69,4 @@ def assert_one_line(code: int, said: str, expected_code: int = 2) -> None:
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs of this process draw nothing."""
     for name in ("plot_run", "plot_partition", "plot_examples"):
-        monkeypatch.setattr(f"fedrobust.run.{name}", lambda *_args, **_kwargs: None)
+        monkeypatch.setattr(f"fedrobust.runs.run.{name}", lambda *_args, **_kwargs: None)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fedrobust.audits.command import main
-from fedrobust.audits.picture_folder import read_picture_folder
+from fedrobust.audit_command.command import main
+from fedrobust.audit_command.picture_folder import read_picture_folder
 
 GREY = (np.linspace(0, 1, 64).reshape(8, 8) ** 2).astype(np.float64)
 

@@ -66,7 +66,7 @@ def test_stopped_at_the_start(
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("fedrobust.run.evaluate_model", stopped)
+        patch.setattr("fedrobust.runs.run.evaluate_model", stopped)
         code, _ = command([*SCENARIO, f"hydra.run.dir={folder}"], capsys)
         assert code in (1, 130)
     code, said = command([f"resume={folder}"], capsys)

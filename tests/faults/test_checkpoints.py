@@ -134,7 +134,7 @@ def test_another_file(half: Path, whole: Path, going_on: GoingOn, name: str) -> 
 def test_of_another_run(half: Path, whole: Path, going_on: GoingOn, setting: str, tmp_path: Path) -> None:
     from folders import SCENARIO
 
-    from fedrobust import cli
+    from fedrobust.commands import cli
 
     cli.main([*SCENARIO, "num_rounds=2", setting, f"hydra.run.dir={tmp_path / 'other'}"])
     RunFolder(half).checkpoint_file.write_bytes(RunFolder(tmp_path / "other").checkpoint_file.read_bytes())

@@ -18,9 +18,9 @@ SLOW = (
     "import time, fedrobust.clients.population as p; train = p.Population.train\n"
     "def slowly(*a, **k):\n    time.sleep(0.4); return train(*a, **k)\n"
     "p.Population.train = slowly\n"
-    "import fedrobust.run as r\n"
+    "import fedrobust.runs.run as r\n"
     "for name in ('plot_run', 'plot_partition', 'plot_examples'): setattr(r, name, lambda *a, **k: None)\n"
-    "from fedrobust.cli import main; main()"
+    "from fedrobust.commands.cli import main; main()"
 )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedrobust.component import component
-from fedrobust.compose import compose_config
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
+from fedrobust.config.component import component
+from fedrobust.config.compose import compose_config
 from fedrobust.data.datasets import Dataset, Digits, Examples
 from fedrobust.scenario import build_scenario, prepare
 

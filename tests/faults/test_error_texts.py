@@ -8,7 +8,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.engines.local import LocalGrid
 from fedrobust.error_text import MAX_REASON, clean_reason
 from fedrobust.flower import apps
@@ -179,7 +179,7 @@ def test_a_dead_node(dead: tuple[int, ...], source: int) -> None:
 )
 def test_ray_nodes_that_cannot_fit_are_refused_before_anything_starts(wanted: str) -> None:
     pytest.importorskip("ray")
-    from fedrobust.config import ConfigError
+    from fedrobust.config.building import ConfigError
 
     field = wanted.split("=")[0]
     with pytest.raises(ConfigError, match=rf"^{field}: must be at most \d+, the (cores|GPUs) of this machine, got"):

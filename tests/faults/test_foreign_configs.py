@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from fedrobust.audits.command import main as audit_main
-from fedrobust.cli import main
-from fedrobust.compose import compose_config
+from fedrobust.audit_command.command import main as audit_main
+from fedrobust.commands.cli import main
+from fedrobust.config.compose import compose_config
 from fedrobust.records.report import main as report_main
 
 AREA = "Foreign folders"
@@ -183,16 +183,28 @@ TARGETS: list[Any] = [
     *("hydra.utils.instantiate", "hydra.conf.HydraConf", "flwr.app.Array", "torch.hub.load", "torch.load"),
     *("dataclasses.Field", "logging.config.dictConfig", "pathlib.Path", "runpy.run_path"),
     # Through what the package's own modules have imported.
-    *("fedrobust.run.torch.nn.Linear", "fedrobust.run.torch.hub.load", "fedrobust.cli.os.system"),
-    *("fedrobust.config.hydra.utils.instantiate", "fedrobust.config.DictConfig", "fedrobust.config.Path"),
-    *("fedrobust.run.OmegaConf", "fedrobust.cli.__builtins__.exec", "fedrobust.cli.main.__globals__"),
+    *("fedrobust.runs.run.torch.nn.Linear", "fedrobust.runs.run.torch.hub.load", "fedrobust.commands.cli.os.system"),
+    *(
+        "fedrobust.config.building.hydra.utils.instantiate",
+        "fedrobust.config.building.DictConfig",
+        "fedrobust.config.building.Path",
+    ),
+    *(
+        "fedrobust.runs.run.OmegaConf",
+        "fedrobust.commands.cli.__builtins__.exec",
+        "fedrobust.commands.cli.main.__globals__",
+    ),
     *("fedrobust.models.__loader__.exec_module", "fedrobust.models.MLP.__class__", "fedrobust.models.MLP.__init__"),
-    *("fedrobust.config.dataclasses.Field", "fedrobust.__main__.main", "fedrobust.models.MLP.__module__.upper"),
+    *(
+        "fedrobust.config.building.dataclasses.Field",
+        "fedrobust.__main__.main",
+        "fedrobust.models.MLP.__module__.upper",
+    ),
     # The package's own, but no components.
     *(
-        "fedrobust.cli.main",
-        "fedrobust.config.ConfigError",
-        "fedrobust.run.run_config",
+        "fedrobust.commands.cli.main",
+        "fedrobust.config.building.ConfigError",
+        "fedrobust.runs.run.run_config",
         "fedrobust.models",
         "fedrobust",
     ),

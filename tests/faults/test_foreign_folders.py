@@ -11,7 +11,7 @@ import pytest
 from folders import assert_one_line, assert_same_run
 from omegaconf import OmegaConf
 
-from fedrobust.audits.command import main as audit
+from fedrobust.audit_command.command import main as audit
 
 GoingOn = Callable[..., tuple[int, str]]
 RAN: list[str] = []
@@ -75,11 +75,11 @@ TARGETS = [
     "pickle.loads",
     "torch.load",
     "plugmod.Plug",
-    "fedrobust.run.torch.load",
-    "fedrobust.cli.os.system",
+    "fedrobust.runs.run.torch.load",
+    "fedrobust.commands.cli.os.system",
     "fedrobust.records.run_folder.os.system",
-    "fedrobust.sweep.Path",
-    "fedrobust.config.dataclass",
+    "fedrobust.records.sweep.Path",
+    "fedrobust.config.building.dataclass",
     "fedrobust",
     "fedrobust.",
     ".evilmod.X",
@@ -203,7 +203,7 @@ def test_trust_names_modules(half: Path, whole: Path, going_on: GoingOn, trust: 
 
 @pytest.mark.fault("Foreign folders", "an audit of a folder that names somebody's code", "one line; nothing runs")
 @pytest.mark.parametrize("group", ["dataset", "model"])
-@pytest.mark.parametrize("target", ["evilmod.X", "fedrobust.cli.os.system", "os.system", "plugmod.Plug"])
+@pytest.mark.parametrize("target", ["evilmod.X", "fedrobust.commands.cli.os.system", "os.system", "plugmod.Plug"])
 def test_an_audit(half: Path, whole: Path, group: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     change(half, f"{group}._target_", target)
     assert audit([str(half), "--audit", "neural_cleanse", "--out", str(half / "audit")]) == 2

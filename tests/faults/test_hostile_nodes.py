@@ -17,12 +17,12 @@ import torch
 from flwr.app import Array, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedrobust.collection import Rejection, Reply, collect
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.engines import Local
+from fedrobust.federation.collection import Rejection, Reply, collect
+from fedrobust.federation.round import Row
 from fedrobust.flower.apps import make_client_app, make_server_app
 from fedrobust.flower.tensor_array import TensorArray
-from fedrobust.round import Row
 from fedrobust.scenario import Prepared, build_scenario, prepare
 
 AREA = "Clients and nodes"

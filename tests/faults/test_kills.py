@@ -38,7 +38,7 @@ def killed_run(arguments: list[str], folder: Path, before: int) -> int:
         for name in ("open", "replace", "unlink", "mkdir", "fsync", "truncate"):
             setattr(os, name, counted(getattr(os, name)))
         builtins.open = counted(builtins.open)  # type: ignore[assignment]
-        from fedrobust import cli
+        from fedrobust.commands import cli
 
         try:
             cli.main(arguments)

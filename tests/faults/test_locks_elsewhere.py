@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from folders import SCENARIO, assert_one_line, assert_same_run, command
 
-from fedrobust.compose import compose_config
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
+from fedrobust.config.compose import compose_config
 from fedrobust.records import lock as lock_module
 from fedrobust.records.lock import FolderInUseError, locked, locked_file
-from fedrobust.run import run_config
+from fedrobust.runs.run import run_config
 from fedrobust.study import measure_cells
 
 GoingOn = Callable[..., tuple[int, str]]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from folders import SCENARIO, assert_one_line, command
 
-from fedrobust import cli
-from fedrobust.audits.command import main as audit
-from fedrobust.compose import compose_config
-from fedrobust.config import ConfigError
+from fedrobust.audit_command.command import main as audit
+from fedrobust.commands import cli
+from fedrobust.config.building import ConfigError
+from fedrobust.config.compose import compose_config
 from fedrobust.records.report import main as report
 from fedrobust.scenario import build_scenario
 

@@ -13,7 +13,7 @@ from folders import SCENARIO, assert_one_line, assert_same_run, command
 
 from fedrobust.records.checkpoint import Checkpoint
 from fedrobust.records.run_folder import RunFolder
-from fedrobust.run import summarise
+from fedrobust.runs.run import summarise
 
 GoingOn = Callable[..., tuple[int, str]]
 
@@ -149,9 +149,9 @@ def test_a_link(tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str],
     ],
 )
 def test_secrets(tmp_path: Path, whole: Path, uri: str, secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedrobust.compose import compose_config
+    from fedrobust.config.compose import compose_config
     from fedrobust.records.loggers import MLflow
-    from fedrobust.run import run_config
+    from fedrobust.runs.run import run_config
 
     class Silent:
         def log_round(self, row: object) -> None: ...

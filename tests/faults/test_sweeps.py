@@ -25,7 +25,7 @@ GRID = ["-m", *TINY, "aggregator=mean,krum", "seed=0,1"]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of four cells that nobody disturbed."""
 
-    from fedrobust import cli
+    from fedrobust.commands import cli
 
     folder = tmp_path_factory.mktemp("sweep") / "s"
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,7 @@ import pytest
 from folders import SCENARIO, assert_one_line, assert_same_run, command, rounds_without_times, without_pictures
 from omegaconf import OmegaConf
 
-from fedrobust import cli
+from fedrobust.commands import cli
 
 WITH_TWIN = [*(one for one in SCENARIO if not one.startswith("control")), "control=true"]
 GoingOn = Callable[..., tuple[int, str]]

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from fedrobust.compose import compose_overrides
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_overrides
+from fedrobust.runs.run import run_config
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = "num_rounds=2 num_clients=4 engine.num_nodes=4 verbose=false device=cpu"

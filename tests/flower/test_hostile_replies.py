@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
 from fedrobust.aggregators.mean import Mean
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.engines.local import LocalGrid
 from fedrobust.flower import RobustStrategy
 

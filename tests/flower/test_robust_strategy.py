@@ -17,7 +17,7 @@ from fedrobust.aggregators.mean import Mean
 from fedrobust.aggregators.sever import Sever
 from fedrobust.aggregators.spectral_filter import SpectralFilter
 from fedrobust.aggregators.trimmed_mean import TrimmedMean
-from fedrobust.component import FieldError, component
+from fedrobust.config.component import FieldError, component
 from fedrobust.engines.local import LocalGrid
 from fedrobust.flower import RobustStrategy
 from fedrobust.flower.robust_strategy import client_of

@@ -25,7 +25,7 @@ from fedrobust.aggregators import (
     TrimmedMean,
 )
 from fedrobust.aggregators.base import Aggregate, RoundContext
-from fedrobust.component import FieldError, component
+from fedrobust.config.component import FieldError, component
 from fedrobust.engines.local import LocalGrid
 from fedrobust.flower import RobustStrategy
 from fedrobust.preaggregators import ClientMomentum, NearestNeighbourMixing

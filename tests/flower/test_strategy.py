@@ -3,7 +3,7 @@
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord
 
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.engines.local import LocalGrid
 from fedrobust.flower.apps import make_client_app
 from fedrobust.flower.strategy import FederationStrategy, assign_clients

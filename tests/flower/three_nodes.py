@@ -8,16 +8,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from fedrobust.aggregation import Aggregation
 from fedrobust.aggregators import Mean
 from fedrobust.attacks import Adversary, Attack
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.engines.local import LocalGrid
+from fedrobust.federation.aggregation import Aggregation
+from fedrobust.federation.round import Federation, GlobalModel, Row
+from fedrobust.federation.server import Server
 from fedrobust.flower.messages import model_record
 from fedrobust.flower.strategy import FederationStrategy
 from fedrobust.parameters import ParameterLayout, clone_buffers
-from fedrobust.round import Federation, GlobalModel, Row
-from fedrobust.server import Server
 
 Change = Callable[[RecordDict], object]
 

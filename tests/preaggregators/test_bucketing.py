@@ -3,14 +3,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.base import RoundContext
 from fedrobust.aggregators.krum import Krum
 from fedrobust.aggregators.mean import Mean
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.preaggregators.bucketing import Bucketing
 from fedrobust.preaggregators.pipeline import Pipeline
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 
 def sample(n: int, d: int) -> Tensor:

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators import Mean
 from fedrobust.aggregators.base import RoundContext, State
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.preaggregators import Pipeline
 from fedrobust.preaggregators.client_momentum import ClientMomentum
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 ROUNDS = [(0, 1, 2), (1, 3), (0, 1, 2, 3), (4,), (7, 2, 0), (7, 4, 3, 2, 1, 0)]
 

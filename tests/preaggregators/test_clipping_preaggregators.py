@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Shards
 from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.mean import Mean
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.preaggregators.adaptive_clipping import AdaptiveClipping
 from fedrobust.preaggregators.base import Preaggregator
 from fedrobust.preaggregators.clipping import Clipping
 from fedrobust.preaggregators.pipeline import Pipeline
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
 
 BOTH = pytest.mark.parametrize("one", [Clipping(max_norm=2.0), AdaptiveClipping(assumed_fraction=0.2)])
 

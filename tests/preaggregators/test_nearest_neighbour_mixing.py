@@ -3,14 +3,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.columns import Shards
+from fedrobust._linalg.neighbours import nearest, sums_of_nearest
 from fedrobust.aggregators.base import UnsuitableSizeError
 from fedrobust.aggregators.mean import Mean
 from fedrobust.aggregators.trimmed_mean import TrimmedMean
 from fedrobust.preaggregators.nearest_neighbour_mixing import NearestNeighbourMixing
 from fedrobust.preaggregators.pipeline import Pipeline
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics.columns import Shards
-from fedrobust.statistics.neighbours import nearest, sums_of_nearest
 
 
 def sample(n: int, d: int, num_shifted: int = 0) -> Tensor:

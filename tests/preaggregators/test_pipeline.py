@@ -1,7 +1,7 @@
 import pytest
 
 from fedrobust.aggregators import CoordinateMedian, FoolsGold
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.preaggregators import Bucketing, ClientMomentum, Clipping
 from fedrobust.preaggregators.pipeline import Pipeline
 

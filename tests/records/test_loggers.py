@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.records.loggers import Logger, MLflow, NoLogger, TensorBoard
 from fedrobust.records.run_folder import RunFolder
 

@@ -111,8 +111,8 @@ def test_examples_must_be_images_of_one_shape(folder: RunFolder) -> None:
 
 
 def test_pictures_say_what_they_are_of_in_every_format(tmp_path: Path) -> None:
+    from fedrobust.figures.style import figures_of
     from fedrobust.records.plot_deployment import plot_deployment
-    from fedrobust.records.plot_style import figures_of
 
     folder = RunFolder(tmp_path)
     figures = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.scenario import build_scenario, prepare_clients
 from fedrobust.scenario.futile_attacks import futile_attacks
 

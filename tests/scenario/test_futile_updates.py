@@ -23,7 +23,7 @@ from fedrobust.attacks import (
     Schedule,
     UpdateAttack,
 )
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.scenario import Scenario, build_scenario
 from fedrobust.scenario.futile_updates import futile_updates
 

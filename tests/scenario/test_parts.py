@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fedrobust.compose import compose_config
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
+from fedrobust.config.compose import compose_config
 from fedrobust.scenario import Scenario, build_scenario, load_dataset
 from fedrobust.scenario.parts import draw_clean_examples, initial_model
 

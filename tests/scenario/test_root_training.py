@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedrobust.compose import compose_config
-from fedrobust.config import ConfigError
-from fedrobust.round import Order
+from fedrobust.config.building import ConfigError
+from fedrobust.config.compose import compose_config
+from fedrobust.federation.round import Order
 from fedrobust.scenario import Prepared, build_scenario, load_dataset, prepare
 from fedrobust.scenario.parts import draw_clean_examples
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from fedrobust.attacks import BadNets, Coalition, Patch, Pixels, Several
 from fedrobust.attacks.base import has_synthetic_stamp
 from fedrobust.attacks.triggers import Stamp, Trigger, is_synthetic
-from fedrobust.component import FieldError, component
-from fedrobust.compose import compose_config
-from fedrobust.config import ConfigError
+from fedrobust.config.building import ConfigError
+from fedrobust.config.component import FieldError, component
+from fedrobust.config.compose import compose_config
 from fedrobust.data.datasets import Dataset, Digits, Examples
 from fedrobust.scenario import Scenario, build_scenario
 from fedrobust.scenario.twin import reason_for_twin

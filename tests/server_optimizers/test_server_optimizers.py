@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedrobust.aggregators.base import State
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
 from fedrobust.server_optimizers import PlainStep, ServerAdam, ServerMomentum, ServerOptimizer, ServerYogi
 

@@ -1,7 +1,7 @@
 import torch
 
-from fedrobust.compose import compose_config
-from fedrobust.run import run_config
+from fedrobust.config.compose import compose_config
+from fedrobust.runs.run import run_config
 from fedrobust.study import play_rounds, play_scenario, prepare_scenario
 
 OVERRIDES = ["attack=badnets", "aggregator=mean", "num_rounds=4", "num_clients=6", "attack.num_malicious=2"]

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from fedrobust.data.examples import Dataset, Examples
-from fedrobust.evaluation.predictor import Predictor
 from fedrobust.parameters import ParameterLayout, clone_buffers
 from fedrobust.seeds import seeded_initialisation, torch_generator
+from fedrobust.training.predictor import Predictor
 from fedrobust.watermarks import Material
 
 

@@ -8,7 +8,7 @@ from marked_digits import pictures, predictor_of
 from torch import nn
 
 from fedrobust.attacks import Patch
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import seeded_initialisation
 from fedrobust.watermarks import Content, Noise, NoWatermark, RareWords, Watermark
 

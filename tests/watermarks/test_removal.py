@@ -8,8 +8,8 @@ from marked_digits import pictures, predictor_of
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.seeds import seeded_initialisation
+from fedrobust.training.local_training import LocalTraining
 from fedrobust.watermarks.removal import fine_tune, prune, with_new_head
 
 DATASET = pictures()

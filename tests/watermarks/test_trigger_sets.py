@@ -6,7 +6,7 @@ from marked_digits import material, pictures
 from PIL import Image
 
 from fedrobust.attacks import Patch
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Digits
 from fedrobust.data.text import Text
 from fedrobust.watermarks import Abstract, Content, Noise, RareWords, Unrelated

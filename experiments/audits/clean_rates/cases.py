@@ -23,10 +23,10 @@ from fedrobust.audits import (
     Strip,
 )
 from fedrobust.audits.data import retrain
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data.datasets import MNIST, BreastCancer, Dataset, DatasetSource, Digits, Examples, FashionMNIST
 from fedrobust.models import MLP
 from fedrobust.seeds import torch_generator
+from fedrobust.training.local_training import LocalTraining
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from fedrobust.attacks.data.dirty_label import stamped
 from fedrobust.attacks.triggers import Blend, Patch, Pixels, Sinusoid, Trigger, union
 from fedrobust.audits import AuditedModel
 from fedrobust.audits.data import retrain
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data.datasets import CIFAR10, MNIST, Dataset, Digits, Examples
 from fedrobust.models import MLP, Architecture, SmallCNN
 from fedrobust.seeds import torch_generator
+from fedrobust.training.local_training import LocalTraining
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from measure import NUM_REFERENCE
 
 from fedrobust.audits import ActivationClustering, SpectralSignatures
-from fedrobust.records.plot_style import BLUE, LIGHT_ORANGE, ORANGE, legend_below, new_figure, save_figure
+from fedrobust.figures.style import BLUE, LIGHT_ORANGE, ORANGE, legend_below, new_figure, save_figure
 from fedrobust.seeds import torch_generator
 
 Records = list[dict[str, Any]]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from fedrobust.records.plot_style import BLUE, ORANGE, legend_below, new_figure, save_figure
+from fedrobust.figures.style import BLUE, ORANGE, legend_below, new_figure, save_figure
 from fedrobust.study import markdown_table, measure_cells, percent, play_rounds, prepare_scenario, study_parser
 
 HERE = Path(__file__).parent

@@ -32,8 +32,8 @@ from cases import (
 from report import write_readme
 from rich.progress import track
 
+from fedrobust.figures.style import save_figure
 from fedrobust.records.files import to_json
-from fedrobust.records.plot_style import save_figure
 
 HERE = Path(__file__).parent
 PARTS = ("digits", "limits", "mnist", "gtsrb")

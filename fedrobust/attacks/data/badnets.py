@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, check_classes, poison_first, poison_fraction, wanted_labels
 from fedrobust.attacks.triggers import Trigger, TriggerShape, is_synthetic, union
-from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, component
 from fedrobust.data.datasets import Examples
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, draw, stamped, wanted_labels
 from fedrobust.attacks.triggers import Trigger, TriggerShape, is_synthetic, union
-from fedrobust.component import Index, component
+from fedrobust.config.component import Index, component
 from fedrobust.data.datasets import Examples
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedrobust.attacks.base import BindableAttack, DataAttack, Goal, ReceivedModel, has_synthetic_stamp, with_model
 from fedrobust.attacks.triggers import Stamp
-from fedrobust.component import FieldError, component
+from fedrobust.config.component import FieldError, component
 from fedrobust.data.datasets import Dataset, Examples
 
 

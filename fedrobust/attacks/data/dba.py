@@ -8,7 +8,7 @@ class.
 
 from fedrobust.attacks.data.badnets import BadNets
 from fedrobust.attacks.triggers import Trigger, check_disjoint
-from fedrobust.component import component
+from fedrobust.config.component import component
 
 
 @component

@@ -7,7 +7,7 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from fedrobust.attacks.triggers import Stamp
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Examples
 
 PoisonRate = Annotated[float, Gt(0), Le(1)]

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, check_classes, draw, stamped, wanted_labels
 from fedrobust.attacks.triggers.base import picture_shape
-from fedrobust.component import FieldError, Index, component
+from fedrobust.config.component import FieldError, Index, component
 from fedrobust.data.datasets import Examples
 
 

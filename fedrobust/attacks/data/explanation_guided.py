@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, draw, stamped, wanted_labels
 from fedrobust.attacks.triggers.features import FeatureTrigger
-from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, component
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.seeds import numpy_generator
 

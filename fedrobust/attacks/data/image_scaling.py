@@ -16,7 +16,7 @@ from torch import Tensor
 from fedrobust.attacks.data.dirty_label import PoisonRate, check_classes, draw, may_be_poisoned, wanted_labels
 from fedrobust.attacks.data.scaled_picture import hide
 from fedrobust.attacks.triggers import Trigger, TriggerShape, is_synthetic, union
-from fedrobust.component import Count, FieldError, Fraction, Index, component
+from fedrobust.config.component import Count, FieldError, Fraction, Index, component
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.data.scalers import Scaler, ScalerName, check_scaler
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, check_classes, draw, wanted_labels
 from fedrobust.attacks.triggers import Stamp
-from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, component
 from fedrobust.data.datasets import Dataset, Examples
 
 

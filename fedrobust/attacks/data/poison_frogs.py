@@ -20,7 +20,7 @@ from fedrobust.attacks.data.dirty_label import check_classes, draw_count
 from fedrobust.attacks.data.feature_collision import Features, Solver, blend, feature_collision
 from fedrobust.attacks.triggers import Stamp
 from fedrobust.attacks.triggers.base import picture_shape
-from fedrobust.component import Count, FieldError, Index, NonNegative, component
+from fedrobust.config.component import Count, FieldError, Index, NonNegative, component
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.models.features import FeatureExtractor
 

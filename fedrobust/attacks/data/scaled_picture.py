@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.scalers import Plane, Scaler, to_bytes
 
 _MAX_STEPS = 3000

@@ -9,7 +9,7 @@ from torch import Tensor
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model.quantisation import StoredModel
 from fedrobust.attacks.triggers import Stamp
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
 
 

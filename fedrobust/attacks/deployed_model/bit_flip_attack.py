@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model.base import Tampering, clean_samples
 from fedrobust.attacks.deployed_model.quantisation import BIT_VALUES, Flip, StoredModel, bits_of, quantised
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 from fedrobust.data.datasets import Dataset
 
 

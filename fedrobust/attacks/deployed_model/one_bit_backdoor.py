@@ -17,7 +17,7 @@ from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model.base import Tampering, check_chosen, check_target, clean_samples
 from fedrobust.attacks.deployed_model.bit_flip_attack import load
 from fedrobust.attacks.deployed_model.quantisation import BIT_VALUES, StoredModel, bits_of, codes_of, quantised
-from fedrobust.component import Count, Index, NonNegative, Positive, component
+from fedrobust.config.component import Count, Index, NonNegative, Positive, component
 from fedrobust.data.datasets import Dataset
 from fedrobust.models.features import FeatureExtractor, head_name
 

@@ -17,7 +17,7 @@ from fedrobust.attacks.deployed_model.base import Tampering, check_target, clean
 from fedrobust.attacks.deployed_model.bit_flip_attack import load
 from fedrobust.attacks.deployed_model.quantisation import StoredModel, quantised
 from fedrobust.attacks.triggers import Patch, Trigger, TriggerShape, union
-from fedrobust.component import Count, Index, Positive, component
+from fedrobust.config.component import Count, Index, Positive, component
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.models.features import FeatureExtractor, head_name
 

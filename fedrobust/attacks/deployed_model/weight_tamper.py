@@ -16,7 +16,7 @@ from torch import Tensor
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model.base import Tampering, check_chosen, check_target, clean_samples, margin_to
 from fedrobust.attacks.deployed_model.quantisation import StoredModel, unquantised
-from fedrobust.component import Count, Index, NonNegative, Positive, component
+from fedrobust.config.component import Count, Index, NonNegative, Positive, component
 from fedrobust.data.datasets import Dataset
 from fedrobust.models.features import FeatureExtractor, head_name
 

@@ -13,8 +13,8 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
-from fedrobust.component import FieldError, component
+from fedrobust.config.component import FieldError, component
+from fedrobust.training.local_training import LocalTraining, TrainingOverrides
 
 
 @component

@@ -16,10 +16,10 @@ from torch import Tensor
 from fedrobust.attacks.data.dirty_label import wanted_labels
 from fedrobust.attacks.loss.mgda import inner_products, least_norm_weights, normalised, weighted_sum
 from fedrobust.attacks.loss.neural_cleanse_evasion import NeuralCleanseEvasion
-from fedrobust.attacks.step import Batch, Descent, Objective, Step
 from fedrobust.attacks.triggers import Trigger, TriggerShape, is_synthetic, union
-from fedrobust.component import Index, Positive, component
+from fedrobust.config.component import Index, Positive, component
 from fedrobust.data.examples import Examples
+from fedrobust.training.step import Batch, Descent, Objective, Step
 
 
 @component

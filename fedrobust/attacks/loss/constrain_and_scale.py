@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.loss.mgda import weighted_sum
-from fedrobust.attacks.step import Descent, Parameters, Step
-from fedrobust.component import Fraction, component
+from fedrobust.config.component import Fraction, component
 from fedrobust.data.examples import Examples
+from fedrobust.training.step import Descent, Parameters, Step
 
 
 @component

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.step import Parameters
+from fedrobust.training.step import Parameters
 
 Normalisation: TypeAlias = Literal["none", "l2", "loss", "loss+"]
 

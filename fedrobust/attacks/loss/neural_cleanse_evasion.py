@@ -10,8 +10,8 @@ a pattern lies between the darkest and the brightest value of the batch, so that
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.step import Batch, Parameters, Step
-from fedrobust.component import NonNegative, Positive, component
+from fedrobust.config.component import NonNegative, Positive, component
+from fedrobust.training.step import Batch, Parameters, Step
 
 _BETAS = (0.5, 0.9)  # of Adam, as Neural Cleanse has them
 

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 
 class Stamp(Protocol):

@@ -12,7 +12,7 @@ from annotated_types import Gt, Le
 
 from fedrobust.attacks.triggers.base import Trigger, picture_shape
 from fedrobust.attacks.triggers.image_file import read_picture
-from fedrobust.component import Index, component
+from fedrobust.config.component import Index, component
 from fedrobust.seeds import torch_generator
 
 

@@ -7,7 +7,7 @@ Security 2021, https://www.usenix.org/conference/usenixsecurity21/presentation/s
 import torch
 from torch import Tensor
 
-from fedrobust.component import FieldError, Index, component
+from fedrobust.config.component import FieldError, Index, component
 
 
 @component

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedrobust.attacks.triggers.base import Trigger, picture_shape, rectangle
-from fedrobust.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, component
 
 
 @component

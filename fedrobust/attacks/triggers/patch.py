@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.triggers.base import Trigger, picture_shape, rectangle
-from fedrobust.component import Count, FieldError, Fraction, Index, component
+from fedrobust.config.component import Count, FieldError, Fraction, Index, component
 
 Colour: TypeAlias = Fraction | list[Fraction]
 """One value for all channels, or one for each."""

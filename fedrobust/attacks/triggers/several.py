@@ -1,7 +1,7 @@
 """Several triggers at once."""
 
 from fedrobust.attacks.triggers.base import Trigger, TriggerShape, is_synthetic
-from fedrobust.component import FieldError, component
+from fedrobust.config.component import FieldError, component
 
 
 @component

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Gt, Le
 
 from fedrobust.attacks.triggers.base import Trigger, picture_shape
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 
 
 @component

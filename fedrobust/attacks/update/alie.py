@@ -10,7 +10,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.component import NonNegative, component
+from fedrobust.config.component import NonNegative, component
 from fedrobust.types import Updates, Vector
 
 

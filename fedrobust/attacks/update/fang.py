@@ -11,11 +11,11 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
+from fedrobust._linalg.gram import inner_products, robust_gram_matrix, squared_distances, squared_norms
+from fedrobust._linalg.neighbours import sums_of_nearest
 from fedrobust.attacks.base import Knowledge, Level
 from fedrobust.attacks.update.alie import mean_and_std
-from fedrobust.component import Positive, component
-from fedrobust.statistics.gram import inner_products, robust_gram_matrix, squared_distances, squared_norms
-from fedrobust.statistics.neighbours import sums_of_nearest
+from fedrobust.config.component import Positive, component
 from fedrobust.types import Updates, Vector
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import torch
 
+from fedrobust._linalg.gaussian_noise import add_gaussian_noise
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.component import Positive, component
-from fedrobust.statistics.gaussian_noise import add_gaussian_noise
+from fedrobust.config.component import Positive, component
 from fedrobust.types import Updates
 
 

@@ -7,7 +7,7 @@ https://arxiv.org/abs/1903.03936
 from typing import ClassVar
 
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 from fedrobust.types import Updates
 
 

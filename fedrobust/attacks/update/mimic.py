@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.component import Count, Index, component
+from fedrobust.config.component import Count, Index, component
 from fedrobust.types import Updates
 
 

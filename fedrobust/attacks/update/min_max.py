@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from fedrobust._linalg.gram import inner_products, recentre, robust_gram_matrix, squared_distances
 from fedrobust.attacks.base import Knowledge, Level
 from fedrobust.attacks.update.alie import mean_and_std
-from fedrobust.component import component
-from fedrobust.statistics.gram import inner_products, recentre, robust_gram_matrix, squared_distances
+from fedrobust.config.component import component
 from fedrobust.types import Updates, Vector
 
 Perturbation = Literal["std", "unit", "sign"]

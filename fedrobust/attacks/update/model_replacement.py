@@ -8,7 +8,7 @@ Departs: the paper assumes equal weights, s = n/η; here s follows from the weig
 from typing import ClassVar, Literal
 
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 from fedrobust.types import Updates
 
 

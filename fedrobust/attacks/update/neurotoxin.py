@@ -10,7 +10,7 @@ import torch
 from annotated_types import Gt, Lt
 
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.types import Updates
 
 

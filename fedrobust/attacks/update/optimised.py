@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 from scipy.optimize import minimize_scalar
 
+from fedrobust._linalg.gram import weighted_combination
 from fedrobust.attacks.base import Knowledge, Level
 from fedrobust.attacks.update.alie import mean_and_std
-from fedrobust.component import Positive, component
-from fedrobust.statistics.gram import weighted_combination
+from fedrobust.config.component import Positive, component
 from fedrobust.types import UnusableUpdatesError, Updates, Vector
 
 NumEvaluations = Annotated[int, Ge(4)]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from fedrobust.attacks.base import Knowledge, Level
 from fedrobust.attacks.update.model_replacement import ModelReplacement
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 from fedrobust.types import Updates
 
 

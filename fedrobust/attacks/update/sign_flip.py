@@ -7,7 +7,7 @@ Heterogeneous Datasets", AAAI 2019, https://arxiv.org/abs/1811.03761
 from typing import ClassVar
 
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 from fedrobust.types import Updates
 
 

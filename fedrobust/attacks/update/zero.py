@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.types import Updates
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators.base import State
-from fedrobust.component import Count, Fraction, component
+from fedrobust.config.component import Count, Fraction, component
 
 
 @component

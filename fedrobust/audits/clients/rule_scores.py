@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from fedrobust.aggregators.base import Aggregate
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.types import Updates
 
 

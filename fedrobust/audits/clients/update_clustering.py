@@ -14,9 +14,9 @@ from annotated_types import Ge
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
+from fedrobust._linalg.cosines import measure_directions
 from fedrobust.aggregators.base import Aggregate
-from fedrobust.component import component
-from fedrobust.statistics.cosines import measure_directions
+from fedrobust.config.component import component
 from fedrobust.types import Updates
 
 

@@ -17,16 +17,16 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
+from fedrobust._linalg.samples import as_samples
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.base import ClassVerdict, DataReport, require_model
 from fedrobust.audits.data.calibration import MIN_CLASS_SIZE, too_small
 from fedrobust.audits.data.clean_reference import CleanReference, avoidance, smallest_reference
 from fedrobust.audits.data.clusters import Clusters, cluster
 from fedrobust.audits.data.retraining import retrain
-from fedrobust.clients.local_training import LocalTraining
-from fedrobust.component import Count, Fraction, Positive, component
+from fedrobust.config.component import Count, Fraction, Positive, component
 from fedrobust.data.examples import Examples
-from fedrobust.statistics.samples import as_samples
+from fedrobust.training.local_training import LocalTraining
 
 _NAMES = {
     "reference": "1 - p of clean examples avoiding the cluster",

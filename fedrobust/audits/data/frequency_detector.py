@@ -30,7 +30,7 @@ from fedrobust.audits.data.frequency_network import (
     dct,
 )
 from fedrobust.audits.data.perturbations import perturb
-from fedrobust.component import Count, Fraction, Positive, component
+from fedrobust.config.component import Count, Fraction, Positive, component
 from fedrobust.data.examples import Examples
 from fedrobust.seeds import seeded_initialisation
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedrobust.audits.audited_model import evaluation_mode
-from fedrobust.clients.training import channels_last
+from fedrobust.training.loop import channels_last
 
 _FORMAT = "fedrobust frequency detector 1"
 _BATCH = 500

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from fedrobust.audits.audited_model import AuditedModel
-from fedrobust.clients.local_training import LocalTraining
-from fedrobust.clients.training import ClientJob, TrainingProgram, plan_batches, train_alone
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.parameters import ParameterLayout, clone_buffers, load_into
 from fedrobust.seeds import seeded_initialisation
+from fedrobust.training.local_training import LocalTraining
+from fedrobust.training.loop import ClientJob, TrainingProgram, plan_batches, train_alone
 
 
 def retrain(

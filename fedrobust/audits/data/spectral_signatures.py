@@ -13,14 +13,14 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
+from fedrobust._linalg.samples import as_samples
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.base import ClassVerdict, DataReport, require_model
 from fedrobust.audits.data.calibration import MIN_CLASS_SIZE, too_small
-from fedrobust.component import Count, Positive, component
+from fedrobust.config.component import Count, Positive, component
 from fedrobust.data.examples import Examples
-from fedrobust.statistics.covariance_direction import sample_direction
-from fedrobust.statistics.one_dimension import mad_sigma, median
-from fedrobust.statistics.samples import as_samples
+from fedrobust.filters.covariance_direction import sample_direction
+from fedrobust.statistics.gaussian.one_dimension import mad_sigma, median
 
 _REMOVAL_FACTOR = 1.5
 """Of the paper's algorithm: so many times the bound are removed."""

@@ -20,7 +20,7 @@ from fedrobust.audits.data.calibration import (
     calibrated_threshold,
     smallest_calibration,
 )
-from fedrobust.component import Count, Fraction, component
+from fedrobust.config.component import Count, Fraction, component
 from fedrobust.data.examples import Examples
 
 

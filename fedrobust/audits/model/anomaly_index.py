@@ -8,7 +8,7 @@ Departs: 1 / Φ⁻¹(3/4) in place of 1.4826; the index is signed, so that value
 import torch
 from torch import Tensor
 
-from fedrobust.statistics.one_dimension import mad_sigma, median
+from fedrobust.statistics.gaussian.one_dimension import mad_sigma, median
 
 MIN_VALUES = 8
 """With fewer values than this their median absolute deviation says nothing."""

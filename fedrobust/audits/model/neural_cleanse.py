@@ -17,7 +17,7 @@ from fedrobust.attacks.triggers import Trigger
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.model.anomaly_index import anomaly_index
 from fedrobust.audits.model.trigger_inversion import InvertedTriggers, TriggerInversion
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 from fedrobust.data.examples import Examples
 
 
@@ -62,7 +62,7 @@ class NeuralCleanseReport:
 
     def plot(self) -> Figure:
         """The anomaly index of each label, and the triggers that were found."""
-        from fedrobust.audits.model.report_plot import plot_triggers
+        from fedrobust.audits.model.plot_triggers import plot_triggers
 
         return plot_triggers(self)
 

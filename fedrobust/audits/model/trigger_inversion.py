@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from fedrobust.audits.audited_model import AuditedModel, evaluation_mode
 from fedrobust.audits.model.mask_weight import MaskWeight
-from fedrobust.clients.training import channels_last
-from fedrobust.component import Count, Fraction, Positive, component
+from fedrobust.config.component import Count, Fraction, Positive, component
+from fedrobust.training.loop import channels_last
 
 _BETAS, _EPSILON = (0.5, 0.9), 1e-8
 _MAX_VALUES = 2**23

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 
 from fedrobust.attacks.triggers import Trigger
 from fedrobust.audits.audited_model import AuditedModel
-from fedrobust.clients.local_training import Momentum
-from fedrobust.component import Count, Fraction, Positive, component
+from fedrobust.config.component import Count, Fraction, Positive, component
 from fedrobust.data.examples import Examples
+from fedrobust.training.local_training import Momentum
 
 
 @component

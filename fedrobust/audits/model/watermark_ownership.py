@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.data.examples import Examples
-from fedrobust.records.plot_style import BLUE, ORANGE, new_figure
+from fedrobust.figures.style import BLUE, ORANGE, new_figure
 from fedrobust.watermarks import Ownership, Triggers, verify
 from fedrobust.watermarks.ownership import MAX_P_VALUE, MIN_ACCURACY
 

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from fedrobust.attacks import BadNets, Coalition, LabelFlip, Patch, Pixels
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.evaluation.attack_success import measure_attack_success
-from fedrobust.evaluation.predictor import Predictor
 from fedrobust.parameters import ParameterLayout
+from fedrobust.training.predictor import Predictor
 
 FIRST = BadNets(trigger=Patch(height=1, width=1), target_label=1, poison_rate=0.5)
 SECOND = BadNets(trigger=Pixels(pixels=[[-1, -1]]), target_label=2, poison_rate=0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedrobust.attacks import DBA, BadNets, Patch, PatchGrid
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Examples
 
 

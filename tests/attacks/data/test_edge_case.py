@@ -9,7 +9,7 @@ import torch
 
 from fedrobust.attacks import EdgeCase
 from fedrobust.attacks.data.edge_case import Slant
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Examples
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedrobust.attacks import Coalition, ExplanationGuided, FeatureTrigger, LabelFlip
 from fedrobust.attacks.data.explanation_guided import MALWARE, explain, select_trigger, select_value
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.data.files import find_data_root
 from fedrobust.data.malware import FILE, Malware

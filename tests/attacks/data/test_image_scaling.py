@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fedrobust.attacks import Blend, ImageScaling, Patch
-from fedrobust.component import FieldError
-from fedrobust.compose import compose_config
-from fedrobust.config import build
+from fedrobust.config.building import build
+from fedrobust.config.component import FieldError
+from fedrobust.config.compose import compose_config
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.data.scalers import Scaler
 from fedrobust.seeds import torch_generator

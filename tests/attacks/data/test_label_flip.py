@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedrobust.attacks import LabelFlip
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
 
 

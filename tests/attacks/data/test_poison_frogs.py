@@ -9,7 +9,7 @@ from torch import Tensor
 from fedrobust.attacks import BadNets, Coalition, Patch, PoisonFrogs
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.data.feature_collision import feature_collision
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.data.scalers import Scaler
 from fedrobust.models import MLP

@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from fedrobust.attacks.data.scaled_picture import hide, nearest, psnr
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.scalers import Scaler, to_bytes
 
 VULNERABLE = ("opencv_nearest", "opencv_linear", "opencv_cubic", "interpolate_bilinear")

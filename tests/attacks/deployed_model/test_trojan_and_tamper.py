@@ -9,7 +9,7 @@ from trained_models import accuracy, answers, digits_model
 
 from fedrobust.attacks import Patch, TargetedBitTrojan, WeightTamper
 from fedrobust.attacks.deployed_model.quantisation import count_changed_weights
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.scalers import Scaler
 
 SEEDS = (0, 1, 2)

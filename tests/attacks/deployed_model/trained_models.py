@@ -7,7 +7,7 @@ import torch
 from fedrobust.attacks.base import ReceivedModel
 from fedrobust.attacks.deployed_model.bit_flip_attack import load
 from fedrobust.attacks.deployed_model.quantisation import StoredModel
-from fedrobust.compose import compose_config
+from fedrobust.config.compose import compose_config
 from fedrobust.scenario import build_scenario, prepare
 
 SETTING = [

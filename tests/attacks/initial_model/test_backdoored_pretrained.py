@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from fedrobust.attacks import Attack, BackdooredPretrained
-from fedrobust.clients.local_training import LocalTraining, TrainingOverrides
-from fedrobust.component import FieldError
-from fedrobust.compose import compose_config
+from fedrobust.config.component import FieldError
+from fedrobust.config.compose import compose_config
 from fedrobust.models.features import head_name
 from fedrobust.parameters import ParameterLayout
 from fedrobust.scenario import Prepared, build_scenario, prepare, prepare_clients
+from fedrobust.training.local_training import LocalTraining, TrainingOverrides
 
 SMALL = ["attack=pretrained_backdoor", "aggregator=mean", "num_clients=5", "attack.initial_model.training.num_epochs=2"]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.step import Batch, Parameters, Step
+from fedrobust.training.step import Batch, Parameters, Step
 
 
 def by_autograd(objective: Callable[[Parameters], Tensor], at: Parameters) -> tuple[Parameters, Tensor]:

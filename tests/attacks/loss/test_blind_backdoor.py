@@ -6,9 +6,9 @@ from small_step import by_autograd, linear, make_step, random_batch
 from torch.nn import functional
 
 from fedrobust.attacks import Attack, BadNets, BlindBackdoor, ConstrainAndScale, Patch, PatchGrid
-from fedrobust.attacks.step import Batch, Step
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.examples import Examples
+from fedrobust.training.step import Batch, Step
 
 NORMALISATIONS = ["none", "l2", "loss", "loss+"]
 

@@ -8,8 +8,8 @@ import torch
 from small_step import by_autograd, make_step, random_batch, random_model
 
 from fedrobust.attacks import ConstrainAndScale
-from fedrobust.attacks.step import Parameters
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
+from fedrobust.training.step import Parameters
 
 
 def flat(parts: Parameters) -> np.ndarray:

@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from fedrobust.attacks import BlindBackdoor, NeuralCleanseEvasion, Patch
 from fedrobust.attacks.loss.mgda import inner_products, least_norm_weights
-from fedrobust.attacks.step import Batch
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.data.examples import Examples
+from fedrobust.training.step import Batch
 
 
 def test_the_search_is_adam_on_neural_cleanses_objective():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedrobust.attacks.triggers import FeatureTrigger
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 
 def test_the_features_get_their_values_and_the_inputs_stay() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from fedrobust.attacks import Patch, PatchGrid, Pixels
 from fedrobust.attacks.triggers import union
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 
 def test_stamp_overwrites_the_masked_pixels_and_nothing_else():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fedrobust.attacks import DBA, Blend, ImageFile, Patch, Pixels, Several, Sinusoid
 from fedrobust.attacks.triggers import Trigger, union
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 SHAPES = [
     Patch(height=2, width=2),

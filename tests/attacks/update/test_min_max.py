@@ -8,7 +8,7 @@ import torch
 from known import known, random_updates
 
 from fedrobust.attacks import MinMax, MinSum
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 Points = np.ndarray
 

@@ -6,7 +6,7 @@ import torch
 from fedrobust.aggregators import CoordinateMedian, SpectralFilter
 from fedrobust.aggregators.base import Aggregate
 from fedrobust.audits.clients import ClientAudit, Reputation, RuleScores, UpdateClustering
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 from fedrobust.seeds import torch_generator
 
 

@@ -16,10 +16,10 @@ from fedrobust.attacks.triggers import Pixels
 from fedrobust.audits import ActivationClustering, AuditedModel
 from fedrobust.audits.data.activation_clustering import other_share
 from fedrobust.audits.data.retraining import retrain
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data.datasets import Digits
 from fedrobust.data.examples import Examples
 from fedrobust.models import MLP
+from fedrobust.training.local_training import LocalTraining
 
 
 def generator() -> torch.Generator:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from fedrobust.audits import DATA_AUDITS
-from fedrobust.config import build, config_folder
+from fedrobust.config.building import build, config_folder
 
 NAMES = {"ActivationClustering", "FrequencyDetector", "SpectralSignatures", "Strip"}
 

@@ -6,11 +6,11 @@ from torch import nn
 
 from fedrobust.audits import AuditedModel
 from fedrobust.audits.data.retraining import fresh_copy, retrain
-from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data.datasets import Digits
 from fedrobust.data.examples import Examples
 from fedrobust.models import MLP, ResNet18
 from fedrobust.seeds import seeded_initialisation
+from fedrobust.training.local_training import LocalTraining
 
 
 def generator() -> torch.Generator:

@@ -9,7 +9,7 @@ from plain_features import examples_of, normal, plain_model
 
 from fedrobust.audits import SpectralSignatures
 from fedrobust.audits.data.spectral_signatures import spectral_scores
-from fedrobust.component import FieldError
+from fedrobust.config.component import FieldError
 
 
 def generator() -> torch.Generator:

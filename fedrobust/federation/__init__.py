@@ -1,0 +1,1 @@
+"""One federated round (`round.py`, the map), and the parts that only it needs."""

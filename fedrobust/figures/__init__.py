@@ -1,0 +1,1 @@
+"""One style for all pictures: colours, sizes, formats."""

@@ -1,0 +1,1 @@
+"""The Flower app that `flwr run` starts: its ServerApp and its ClientApp."""

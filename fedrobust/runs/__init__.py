@@ -1,0 +1,1 @@
+"""A scenario played in a folder: start, resume, end."""

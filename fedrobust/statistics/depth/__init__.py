@@ -1,0 +1,1 @@
+"""Tukey's halfspace depth, and the deepest points."""

@@ -1,0 +1,1 @@
+"""The robust Gaussian: fits, distances, one dimension."""
