@@ -29,3 +29,12 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     with threadpool_limits(1):
         yield
     torch.set_num_threads(before)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker play a whole file, whose fixtures it then makes once; Ray starts in one worker alone."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            name = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(name))
