@@ -8,6 +8,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 _THREADED = {"_linalg", "aggregators", "contracts", "filters", "preaggregators", "server_optimizers", "statistics"}
 """Folders of what runs on several threads, and must be tested so."""
+_RAY = ("test_ray.py", "test_attacks_on_engines.py", "test_flower_app.py", "test_quickstart_example.py")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,3 +31,16 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     with threadpool_limits(1):
         yield
     torch.set_num_threads(before)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one worker play a whole file, whose fixtures it then makes once, and one worker all that starts Ray."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "Ray" if path.endswith(_RAY) else path
+
+    return ByFile(config, log)
