@@ -29,12 +29,13 @@ OWN_DATA = {
 
 
 def seconds_of_rounds(overrides: list[str], num_rounds: int) -> tuple[float, list[float]]:
-    """Seconds to prepare a scenario, and seconds of training and aggregation of each of its rounds but the first."""
+    """Seconds to prepare a scenario, and seconds of clients, attackers and rule in each of its rounds but the first."""
     started = time.perf_counter()
     prepared = prepare_scenario([*overrides, f"num_rounds={num_rounds}", f"evaluate_every={num_rounds}"])
     preparation = time.perf_counter() - started
     rows = play_rounds(prepared)
-    return preparation, [row["seconds_training"] + row["seconds_aggregation"] for row in rows[1:]]
+    parts = ("seconds_training", "seconds_attack", "seconds_aggregation")
+    return preparation, [sum(row[part] for part in parts) for row in rows[1:]]
 
 
 def measure(attack: str, num_rounds: int, repeats: int) -> dict[str, float]:

@@ -52,13 +52,13 @@ def read(folder: Path) -> dict[str, list[Run]]:
         attack = json.loads((summary.parent / "choices.json").read_text())["attack"]
         rows = [json.loads(line) for line in (summary.parent / "rounds.jsonl").read_text().splitlines()]
         seen = [row for row in rows if row["clean_accuracy"] is not None]
-        parts = ("seconds_training", "seconds_messages", "seconds_aggregation")
+        parts = ("seconds_training", "seconds_messages", "seconds_attack", "seconds_aggregation")
         run = Run(
             seed=int(OmegaConf.load(summary.parent / "config.yaml").seed),
             rounds=[row["round"] for row in seen],
             success=[row["attack_success_rate"] for row in seen],
             accuracy=[row["clean_accuracy"] for row in seen],
-            seconds=[sum(row[part] for part in parts) for row in rows[1:]],
+            seconds=[sum(row.get(part, 0.0) for part in parts) for row in rows[1:]],
         )
         runs.setdefault(attack, []).append(run)
     return {attack: sorted(of_attack, key=lambda run: run.seed) for attack, of_attack in runs.items()}

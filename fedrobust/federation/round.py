@@ -149,6 +149,8 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
     collected = collect(asked, delivery.replies, delivery.failures, state.vector, state.buffers)
 
     # 4. Attackers who act on updates change theirs, knowing of benign clients and server what the scenario grants.
+    seconds_collection = time.perf_counter() - started
+    started = time.perf_counter()
     step_size = server.step_size(round_number)
     context = RoundContext(
         collected.clients, round_number, federation.seed, state.memory, root_update, federation.num_clients, len(asked)
@@ -160,6 +162,8 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
         with collected_notices():  # attackers try out what nobody has sent
             corruption = adversary.corrupt(collected.clients, collected.updates, view, round_number)
         collected = drop_non_finite(collected, corruption.rows)
+    seconds_attack = time.perf_counter() - started
+    started = time.perf_counter()
 
     # 5. Pre-aggregators and the rule answer, the server's optimiser makes a step of it. Without updates, or with too
     # few for the rule, the model stays as it is.
@@ -185,7 +189,7 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
         audit_memory = named_state(_AUDIT, state_of(_AUDIT, state.memory))
         state.memory = {**aggregate.state, **adversary.remember(corruption), **audit_memory}
     state.round_number = round_number
-    seconds_aggregation = time.perf_counter() - started
+    seconds_aggregation = seconds_collection + time.perf_counter() - started
 
     # 7. The owner embeds its watermark anew: averaging over clients who do not know it has thinned it out.
     started = time.perf_counter()
@@ -206,6 +210,7 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
         "refusal": refusal,
         "notices": notices,
         "seconds_aggregation": seconds_aggregation,
+        "seconds_attack": seconds_attack,
         "seconds_root": seconds_root,
     }
     row |= {"seconds_watermark": seconds_watermark, "audit": audit, "seconds_audit": seconds_audit}

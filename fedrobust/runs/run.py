@@ -333,6 +333,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], seconds: float, has_clean_start
         "seconds_messages": sum(row["seconds_messages"] for row in played),
         "seconds_aggregation": sum(row["seconds_aggregation"] for row in played),
         "milliseconds_per_aggregation": 1e3 * sum(row["seconds_aggregation"] for row in played) / max(len(played), 1),
+        "seconds_attack": sum(row.get("seconds_attack", 0.0) for row in played),  # older runs count it as aggregation
         "seconds_evaluation": sum(row["seconds_evaluation"] for row in played),
         **watermark,
         **_audit_summary(played),

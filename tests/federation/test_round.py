@@ -1,5 +1,6 @@
 """One round, driven by hand: replies are made up here, so the new model follows from FedAvg's formula."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -282,3 +283,22 @@ def test_the_servers_own_update_reaches_the_rule_that_trusts_it():
     torch.testing.assert_close(one.state.vector, u[0])
     assert row["shares"] == [1.0, 0.0]
     assert row["seconds_root"] >= 0
+
+
+def test_what_attackers_compute_is_no_time_of_the_rule():
+    """An attack that takes a tenth of a second, under a rule that takes a millisecond."""
+
+    class Slow:
+        needs = uses = "own"
+
+        def __call__(self, knowledge):
+            time.sleep(0.1)
+            return knowledge.own_updates
+
+    attack = Attack(malicious_clients=[1], schedule=Schedule(rounds=[1]), update=Slow())
+    one = federation(attack=attack, malicious=(1,))
+    round_ = play_round(one)
+    next(round_)
+    row = finish(round_, Delivery([reply(range(4), updates_of(4), [1, 1, 1, 1])], [], 1.0))
+    assert row["seconds_attack"] >= 0.1
+    assert row["seconds_aggregation"] < 0.1
