@@ -79,7 +79,10 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 @contextmanager
 def figures_of(caption: str, formats: Sequence[str] = ("png",)) -> Iterator[None]:
-    """Let every figure that is saved meanwhile say what it is of, and be written in these formats (png, pdf, svg)."""
+    """Let every figure that is saved meanwhile say what it is of, and be written in these formats (png, pdf, svg).
+
+    Without formats none is drawn.
+    """
     token = _about.set((caption, tuple(formats)))
     try:
         yield
@@ -87,13 +90,20 @@ def figures_of(caption: str, formats: Sequence[str] = ("png",)) -> Iterator[None
         _about.reset(token)
 
 
+def is_wanted() -> bool:
+    """Whether figures are drawn at all: there is a format for them."""
+    return bool(_about.get()[1])
+
+
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write `figure` as a PNG, or in the formats of `figures_of`, without dates that would make equal plots differ.
 
     Returns:
-        The first file.
+        The first file; `path` where no format is wanted, and nothing was written.
     """
     caption, formats = _about.get()
+    if not formats:
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     if caption:
         _write_caption(figure, caption)

@@ -12,6 +12,7 @@ from fedrobust.figures.style import (
     LIGHT_ORANGE,
     ORANGE,
     SHADE,
+    is_wanted,
     legend_below,
     log_values,
     new_figure,
@@ -25,18 +26,23 @@ from fedrobust.records.run_folder import Row, RunFolder
 __all__ = ["plot_examples", "plot_partition", "plot_run"]
 
 
-def plot_run(folder: RunFolder, rows: Sequence[Row], *, control: Sequence[Row] | None = None) -> list[Path]:
+def plot_run(
+    folder: RunFolder, rows: Sequence[Row], *, control: Sequence[Row] | None = None, with_partition: bool = True
+) -> list[Path]:
     """Write the plots of a run into its folder, those that it has the figures for.
 
     Args:
-        folder: the run's folder; the partition is drawn if one was written there.
+        folder: the run's folder.
         rows: its rounds.
         control: the rounds of its benign twin, drawn dashed beside it; `None` where none was played.
+        with_partition: draw the partition, too, if one was written there.
 
     Returns:
         The PNGs written.
     """
-    histogram = folder.read_histogram()
+    if not is_wanted():
+        return []
+    histogram = folder.read_histogram() if with_partition else None
     written = [
         _plot_accuracy(folder.plots / "accuracy.png", rows, control or []),
         _plot_detection(folder.plots / "detection.png", rows),

@@ -168,12 +168,13 @@ def _play_all(
     if scenario.attack.deployed_model is not None:
         deployed = deploy(scenario.attack.deployed_model, prepared.federation, records)
         summary |= deployed
-        plot_deployment(records, deployed)
+        if scenario.plot_formats:
+            plot_deployment(records, deployed)
     control: Sequence[Row] | None = None
     if with_twin:
         control, summary = play_control(scenario, records, values, summary, plan.twin)
     records.write_summary(summary)
-    plot_run(records, records.read_rounds(), control=control)
+    plot_run(records, records.read_rounds(), control=control, with_partition=False)  # drawn before the first round
     return summary
 
 
@@ -209,7 +210,9 @@ def play(
         start: where to go on.
     """
     records = part.records
-    federation = dataclasses.replace(prepared.federation, on_report=partial(save_report, records))
+    federation = dataclasses.replace(
+        prepared.federation, on_report=partial(save_report, records) if scenario.plot_formats else None
+    )
     prepared = dataclasses.replace(prepared, federation=federation)
     seconds_before = restore(federation, records, start.checkpoint)
     started = time.perf_counter()
@@ -359,8 +362,10 @@ def write_data(records: RunFolder, scenario: Scenario, prepared: Prepared) -> No
     records.write_partition(
         histogram, seed=scenario.seed, sizes=[len(indices) for indices in assignment], indices=assignment
     )
-    plot_partition(records, histogram)
     attack = scenario.attack.goal
+    if not scenario.plot_formats:
+        return
+    plot_partition(records, histogram)
     if attack is None or dataset.kind != "image":
         return
     wanted = attack.wanted_labels(dataset.test)

@@ -40,7 +40,7 @@ class Scenario:
         devices: the parameters are divided over these devices for aggregation; `None`: all stay on `device`.
         data_root: where data sets lie; `None` goes by FEDROBUST_DATA, else the user's cache folder.
         verbose: a progress bar and a table; else log lines.
-        plot_formats: of the pictures.
+        plot_formats: of the pictures; none are drawn without one.
     """
 
     seed: Index = 0

@@ -247,7 +247,7 @@ def test_reputations_are_averages_that_no_order_of_clients_changes(case):
 def play(name: str, *overrides: str) -> list[Row]:
     """A benign federation of four clients, for two rounds."""
     options = [f"audit={name}", "attack=none", "aggregator=mean", f"num_clients={NUM_CLIENTS}", "num_rounds=2"]
-    options += ["audit.start=1", "verbose=false", *CASES[name].overrides, *overrides]
+    options += ["audit.start=1", "verbose=false", "plot_formats=[]", *CASES[name].overrides, *overrides]
     options += ["audit.auditor=client"] if CASES[name].reads_data else []
     values, _ = compose_config(options)
     prepared = prepare(build_scenario({**values, "dataset": {"_target_": "client_audit_cases.LargeDigits"}}))

@@ -50,7 +50,7 @@ def test_the_audits_say_what_the_page_says(tmp_path: Path, monkeypatch, capsys):
         folder = next((word.removeprefix("hydra.run.dir=") for word in words if word.startswith("hydra.")), None)
         if folder is not None:
             own = [word for word in words if not word.startswith("hydra.")]
-            options = [*own, "num_rounds=5", "num_clients=5", "verbose=false", "checkpoint_every=0"]
+            options = [*own, "num_rounds=5", "num_clients=5", "verbose=false", "plot_formats=[]", "checkpoint_every=0"]
             values, choices = compose_config(options)
             run_config(values, tmp_path / folder, choices)
     codes = {" ".join(words): audit([*words, "--out", f"audit{place}"]) for place, words in enumerate(AUDITS)}

@@ -59,7 +59,7 @@ def test_a_belief_that_protects_from_nobody_is_said_before_training(overrides: l
 
 def test_a_run_says_it_once(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
     values, choices = compose_config(
-        [*SMALL, "num_clients=4", "num_rounds=3", "attack.num_malicious=1", "verbose=false"]
+        [*SMALL, "num_clients=4", "num_rounds=3", "attack.num_malicious=1", "verbose=false", "plot_formats=[]"]
     )
     with caplog.at_level(logging.WARNING, "fedrobust"):
         run_config(values, tmp_path / "run", choices)

@@ -17,7 +17,14 @@ from fedrobust.runs import run as run_module
 from fedrobust.runs.run import run_config
 from fedrobust.study import play_scenario
 
-SMALL = ["num_clients=8", "num_rounds=6", "attack.num_malicious=2", "aggregator=mean", "verbose=false"]
+SMALL = [
+    "num_clients=8",
+    "num_rounds=6",
+    "attack.num_malicious=2",
+    "aggregator=mean",
+    "verbose=false",
+    "plot_formats=[]",
+]
 WITHOUT = [
     ["attack=badnets"],
     ["attack=dba"],

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from fedrobust.config.compose import compose_config
 from fedrobust.runs.run import run_config
 
-SHORT = ["aggregator=mean", "num_clients=4", "num_rounds=2", "verbose=false", "dataset.num_test=200"]
+SHORT = ["aggregator=mean", "num_clients=4", "num_rounds=2", "verbose=false", "plot_formats=[]", "dataset.num_test=200"]
 ATTACKS = {
     "bfa": ["attack.deployed_model.num_flips=5"],
     "tbt": [],

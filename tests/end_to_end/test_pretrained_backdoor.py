@@ -24,7 +24,7 @@ from fedrobust.scenario import build_scenario, prepare
 from fedrobust.seeds import seeded_initialisation, torch_generator
 
 SEEDS = range(5)
-PRETRAINED = ["attack=pretrained_backdoor", "aggregator=mean", "num_clients=10", "verbose=false"]
+PRETRAINED = ["attack=pretrained_backdoor", "aggregator=mean", "num_clients=10", "verbose=false", "plot_formats=[]"]
 DIGITS = [
     *PRETRAINED,
     "attack.data.trigger.pixels=[[-1,-1],[-1,-2],[-2,-1]]",
@@ -101,6 +101,7 @@ def one_user(seed: int, *, malicious: bool = True) -> dict[str, tuple[float, flo
     return found
 
 
+@pytest.mark.slow
 def test_the_backdoor_survives_one_users_adam():
     """The figures above, 0.56 and 0.80, where provider and user train alike: 30 epochs of Adam, on all training digits.
 
@@ -128,7 +129,7 @@ SHORT = [
 
 def test_the_records_tell_the_pretrained_model_from_its_control(tmp_path: Path):
     """The first evaluation is no control where the model was attacked before it; a clean provider's run is."""
-    values, choices = compose_config([*SHORT, "control=true"])
+    values, choices = compose_config([*SHORT, "control=true", "plot_formats=[png]"])
     summary = run_config(values, tmp_path / "run", choices)
     rows = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     control = [json.loads(line) for line in (tmp_path / "run" / "control" / "rounds.jsonl").read_text().splitlines()]

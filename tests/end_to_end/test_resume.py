@@ -14,7 +14,14 @@ from fedrobust.config.compose import compose_config
 from fedrobust.runs.run import run_config
 
 SCENARIO = [
-    *["num_clients=8", "num_rounds=12", "attack.num_malicious=2", "checkpoint_every=3", "verbose=false"],
+    *[
+        "num_clients=8",
+        "num_rounds=12",
+        "attack.num_malicious=2",
+        "checkpoint_every=3",
+        "verbose=false",
+        "plot_formats=[]",
+    ],
     # Each of the four remembers something that a checkpoint must hold.
     *["preaggregator=[client_momentum]", "aggregator=centred_clipping", "server_optimizer=momentum"],
     *["audit=update_clustering", "audit.action=exclude_clients", "audit.reputation.min_rounds=4"],
@@ -56,11 +63,11 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
         # A shell without job control starts background jobs, and so these tests, with SIGINT ignored.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import time, fedrobust.clients.population as p; train = p.Population.train\n"
-        "def slowly(*a, **k):\n    time.sleep(0.5); return train(*a, **k)\n"
+        "def slowly(*a, **k):\n    time.sleep(0.2); return train(*a, **k)\n"
         "p.Population.train = slowly\n"
         "from fedrobust.commands.cli import main; main()"
     )
-    arguments = [*SCENARIO, f"hydra.run.dir={folder}"]
+    arguments = [*SCENARIO, "plot_formats=[png]", f"hydra.run.dir={folder}"]
     process = subprocess.Popen(
         [sys.executable, "-c", slow, *arguments],
         cwd=folder.parent,

@@ -130,3 +130,18 @@ def test_an_attack_that_never_happens_is_pointed_out(tmp_path, caplog):
     caplog.clear()
     run(tmp_path / "in_time", "attack=model_replacement", "attack.schedule.rounds=[4]")
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["attack=bfa"], ["audit=activation_clustering"], ["attack=edge_case", "control=true"]]
+)
+def test_without_a_format_no_picture_is_drawn_and_all_else_is_there(tmp_path, overrides):
+    small = ["num_clients=4", "num_rounds=2", "attack.num_malicious=1", "aggregator=mean", "verbose=false", *overrides]
+    written = {}
+    for name, formats in (("with", "[png]"), ("without", "[]")):
+        values, choices = compose_config([*small, f"plot_formats={formats}"])
+        run_config(values, tmp_path / name, choices)
+        written[name] = {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*") if path.is_file()}
+    pictures = {path for path in written["with"] if path.suffix == ".png"}
+    assert pictures
+    assert written["without"] == written["with"] - pictures

@@ -11,7 +11,7 @@ from fedrobust.runs.run import run_config
 
 TINY = (
     "model=logistic num_clients=8 attack.num_malicious=2 num_rounds=3 dataset.num_test=1000 client.num_epochs=1 "
-    "verbose=false checkpoint_every=0 server.num_sampled=7"
+    "verbose=false plot_formats=[] checkpoint_every=0 server.num_sampled=7"
 )
 
 

@@ -13,7 +13,7 @@ from fedrobust.watermarks import verify
 from fedrobust.watermarks.removal import prune
 
 SEEDS = (0, 1, 2)
-BENIGN = ["attack=none", "aggregator=mean", "num_rounds=20", "evaluate_every=1000", "verbose=false"]
+BENIGN = ["attack=none", "aggregator=mean", "num_rounds=20", "evaluate_every=1000", "verbose=false", "plot_formats=[]"]
 
 
 def play(*overrides: str) -> tuple[Federation, list[Row]]:
@@ -83,7 +83,13 @@ def test_embedding_changes_the_parameters_and_nothing_else():
 
 def test_a_stopped_run_with_a_mark_goes_on_to_the_same_bytes(tmp_path: Path):
     small = ["num_clients=6", "attack.num_malicious=1", "aggregator=spectral_filter", "checkpoint_every=2"]
-    small += ["verbose=false", "server_optimizer=momentum", "server.learning_rate=0.3", "client.learning_rate=0.3"]
+    small += [
+        "verbose=false",
+        "plot_formats=[]",
+        "server_optimizer=momentum",
+        "server.learning_rate=0.3",
+        "client.learning_rate=0.3",
+    ]
     values, choices = compose_config([*small, "watermark=noise", "watermark.triggers_per_batch=5", "num_rounds=6"])
     whole = run_config(values, tmp_path / "whole", choices)
     run_config({**values, "num_rounds": 3}, tmp_path / "stopped", choices)

@@ -20,6 +20,7 @@ SCENARIO = [
     "server_optimizer=momentum",
     "control=false",
     "verbose=false",
+    "plot_formats=[]",
     "model.hidden_sizes=[8]",
 ]
 SAME = ("model.safetensors", "choices.json", "partition.json", "partition.safetensors")

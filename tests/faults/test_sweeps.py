@@ -16,6 +16,7 @@ TINY = [
     "attack.num_malicious=1",
     "control=false",
     "verbose=false",
+    "plot_formats=[]",
     "model.hidden_sizes=[8]",
 ]
 GRID = ["-m", *TINY, "aggregator=mean,krum", "seed=0,1"]

@@ -16,7 +16,7 @@ from fedrobust.flower.apps import make_client_app
 from fedrobust.records.run_folder import RunFolder
 from fedrobust.scenario import build_scenario, prepare_clients
 
-OVERRIDES = "num_clients=4 attack=none aggregator=mean checkpoint_every=1 verbose=false control=false"
+OVERRIDES = "num_clients=4 attack=none aggregator=mean checkpoint_every=1 verbose=false plot_formats=[] control=false"
 
 
 @pytest.fixture(autouse=True)

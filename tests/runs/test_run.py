@@ -11,7 +11,10 @@ from fedrobust.federation.standstill import StandstillError, reason_for_standsti
 from fedrobust.records.run_folder import RunFolder
 from fedrobust.runs.run import run_config, summarise
 
-TINY = "model=logistic num_clients=4 attack=none num_rounds=2 dataset.num_test=500 client.num_epochs=1 verbose=false"
+TINY = (
+    "model=logistic num_clients=4 attack=none num_rounds=2 dataset.num_test=500 client.num_epochs=1 verbose=false "
+    "plot_formats=[]"
+)
 
 
 def test_where_every_client_diverges_in_every_round_the_run_fails_and_keeps_its_records(tmp_path: Path) -> None:
