@@ -10,7 +10,6 @@ import dataclasses
 import inspect
 import re
 import sys
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,8 +131,8 @@ def render(page: Page) -> str:
         "```",
         "",
     ]
-    if typing.get_type_hints(page.kind).get("uses_context") and page.group == "aggregator":
-        lines += [f"It uses the round's context: `{page.kind.__name__}({arguments})(updates, weights, context)`.", ""]
+    if page.group == "aggregator" and re.search(r"\bcontext\.|\bcontext or", inspect.getsource(page.kind.__call__)):
+        lines += [f"It reads the round's context: `{page.kind.__name__}({arguments})(updates, weights, context)`.", ""]
     return "\n".join(lines)
 
 

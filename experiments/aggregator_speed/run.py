@@ -31,8 +31,9 @@ from fedrobust._linalg.gram import robust_gram_matrix
 from fedrobust._linalg.kernels.native import can_compile
 from fedrobust._linalg.spectral import top_direction
 from fedrobust.aggregators import RULES, RoundContext
-from fedrobust.aggregators.base import SizedAggregator, apply_rule
+from fedrobust.aggregators.base import SizedAggregator, call_rule
 from fedrobust.config.building import build, config_folder
+from fedrobust.config.component import has_trait
 from fedrobust.config.compose import compose_config
 from fedrobust.filters.soft_filter import soft_filter
 
@@ -80,8 +81,8 @@ def updates(n: int, d: int, f: int, device: torch.device) -> Tensor:
 
 
 def call_of(rule: Any, points: Tensor) -> Callable[[], object]:
-    root = points[0] * 0.5 if getattr(rule, "needs_root_update", False) else None
-    return lambda: apply_rule(rule, points, None, RoundContext(root_update=root))
+    root = points[0] * 0.5 if has_trait(rule, "needs_root_update") else None
+    return lambda: call_rule(rule, points, None, RoundContext(root_update=root))
 
 
 def time_in_turn(calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Timing]:

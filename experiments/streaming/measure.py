@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fedrobust._linalg.columns import open_memory_map
-from fedrobust.aggregators.base import RoundContext, apply_rule
+from fedrobust.aggregators.base import RoundContext, call_rule
 from fedrobust.config.building import build
 from fedrobust.config.compose import compose_config
 
@@ -75,7 +75,7 @@ def rule_call(name: str) -> Callable[[Tensor], Tensor]:
     if config.get("assumed_fraction") is not None:
         config["assumed_fraction"] = FRACTION
     rule = build(config, "aggregator")
-    return lambda points: apply_rule(rule, points, None, RoundContext()).update
+    return lambda points: call_rule(rule, points, None, RoundContext()).update
 
 
 def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor]:

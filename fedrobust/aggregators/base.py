@@ -1,20 +1,24 @@
 """What every aggregation rule takes and returns.
 
-A rule is a frozen dataclass called as `rule(updates, weights) -> Aggregate`. It never learns who is malicious: what the
-server believes is one number, `assumed_fraction`. A rule that needs to know more of the round than updates and weights
-(a memory, a root update, randomness) also takes the `RoundContext`, and says so by its class attribute `uses_context`.
+A rule is a frozen dataclass called as `rule(updates, weights, context) -> Aggregate`. It never learns who is malicious:
+what the server believes is one number, `assumed_fraction`. The `RoundContext` holds what a rule may need to know beyond
+updates and weights: its memory (`state`, which it returned last time), a root update, randomness. What else it needs or
+promises a rule declares in `traits`.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import NoneType
-from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fedrobust._linalg.columns import Points, Shards
 from fedrobust._linalg.gradients import needs_gradient
+from fedrobust.config.component import has_trait, traits_of
 from fedrobust.filters.filtering import assumed_count
 from fedrobust.seeds import torch_generator
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
@@ -84,21 +88,16 @@ class Aggregator(Protocol):
     takes them as data.
     """
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
-        """Aggregate `updates` `(n, d)` under the server's `weights` `(n,)` (uniform if `None`)."""
-        ...
-
-
-@runtime_checkable
-class ContextualAggregator(Protocol):
-    """A rule that also looks at the round's context."""
-
-    uses_context: ClassVar[bool]
-
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
     ) -> Aggregate:
-        """Aggregate `updates` `(n, d)`; without a `context` as in round 1 with seed 0 and no memory."""
+        """Aggregate `updates` `(n, d)` under the server's `weights` `(n,)`.
+
+        Args:
+            updates: client minus global.
+            weights: uniform if `None`.
+            context: of the round; `None` is round 1 with seed 0 and no memory.
+        """
         ...
 
 
@@ -115,11 +114,32 @@ class SizedAggregator(Protocol):
         ...
 
 
-def apply_rule(rule: Aggregator, updates: Points, weights: Weights | None, context: RoundContext) -> Aggregate:
-    """Call a rule, with the context if it uses one."""
-    if isinstance(rule, ContextualAggregator):
+def call_rule(rule: Aggregator, updates: Points, weights: Weights | None, context: RoundContext) -> Aggregate:
+    """Call a rule with the context, unless its signature has none: then it can have no memory.
+
+    Raises:
+        TypeError: a rule that takes no context returns a state, which it would never see again.
+    """
+    if _takes_context(type(rule) if not inspect.isfunction(rule) else rule):
         return rule(updates, weights, context)
-    return rule(updates, weights)
+    answer = rule(updates, weights)
+    if answer.state:
+        raise TypeError(
+            f"{type(rule).__name__} returns a state, {', '.join(sorted(answer.state))}, but takes no context, where it "
+            "would find it: its __call__ must take (updates, weights, context)"
+        )
+    return answer
+
+
+@cache
+def _takes_context(called: Any) -> bool:
+    signature = inspect.signature(called if inspect.isfunction(called) else called.__call__)
+    own = [] if inspect.isfunction(called) else [None]
+    try:
+        signature.bind(*own, None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def named_state(name: str, state: State) -> State:
@@ -150,11 +170,11 @@ def refuse_gradients(rule: object, *inputs: Points | None) -> None:
     Raises:
         ValueError: with the rule's name, which rules are differentiable, and how to go on.
     """
-    if getattr(rule, "is_differentiable", False) or not needs_gradient(*inputs):
+    if has_trait(rule, "is_differentiable") or not needs_gradient(*inputs):
         return
     from fedrobust.aggregators import RULES  # which import this module
 
-    able = ", ".join(sorted(one.__name__ for one in RULES if getattr(one, "is_differentiable", False)))
+    able = ", ".join(sorted(one.__name__ for one in RULES if "is_differentiable" in traits_of(one)))
     raise ValueError(
         f"{type(rule).__name__} is not differentiable, and its input requires a gradient: pass updates.detach(), or "
         f"use one of {able}"
@@ -167,9 +187,9 @@ def checked(updates: Points, weights: Weights | None, rule: object | None = None
     Args:
         updates: the rule's input.
         weights: the rule's input.
-        rule: itself, if it must not lose gradients. It is refused inputs that require one unless its class says
-            `is_differentiable: ClassVar[bool] = True`. Without it, the functions of `statistics` that a rule calls pass
-            gradients back or refuse.
+        rule: itself, if it must not lose gradients. It is refused inputs that require one unless its class
+            declares the trait `is_differentiable`. Without it, what a rule calls of `_linalg` and `filters` passes
+            gradients back or refuses.
 
     Raises:
         ValueError: updates that are not a floating `(n, d)` tensor with n, d >= 1; weights that are not a tensor, of

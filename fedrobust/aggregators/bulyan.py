@@ -12,7 +12,7 @@ from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import robust_gram_matrix, squared_distances
 from fedrobust._linalg.neighbours import nearest
 from fedrobust._linalg.order_statistics import mean_nearest_to_median
-from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked
+from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked
 from fedrobust.aggregators.krum import krum_scores
 from fedrobust.config.component import AssumedFraction, component
 from fedrobust.filters.filtering import assumed_count
@@ -61,7 +61,9 @@ class Bulyan:
             raise UnsuitableSizeError(f"Bulyan needs n >= 4f + 3, got n={n}, f={f}")
         return f
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored.
 
         Returns:

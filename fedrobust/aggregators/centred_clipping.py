@@ -14,7 +14,7 @@ from fedrobust._linalg.columns import Points, get_row
 from fedrobust._linalg.gradients import needs_gradient, parts_of, pull_back_gram, with_gradient
 from fedrobust._linalg.gram import gram_matrix, medoid_and_squared_radius, weighted_combination
 from fedrobust.aggregators.base import Aggregate, RoundContext, checked
-from fedrobust.config.component import Count, Positive, component
+from fedrobust.config.component import Count, Positive, Trait, component
 from fedrobust.types import Vector, Weights
 
 # Where the clients' squared spread is below this part of their squared distance to the start, distances between the
@@ -59,8 +59,7 @@ class CentredClipping:
     max_norm: Positive | None = None
     num_iterations: Count = 3
 
-    uses_context: ClassVar[bool] = True
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"is_differentiable"})
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.order_statistics import mean_of_order_statistics
-from fedrobust.aggregators.base import Aggregate, checked
-from fedrobust.config.component import component
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked
+from fedrobust.config.component import Trait, component
 from fedrobust.types import Weights
 
 
@@ -27,9 +27,11 @@ class CoordinateMedian:
     Departs: nothing. The server's weights are ignored: every client counts once.
     """
 
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"is_differentiable"})
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.
 
         Differentiable in the updates: in each coordinate the values that count share the gradient.

@@ -7,7 +7,6 @@ Learning", NDSS 2021, https://www.ndss-symposium.org/ndss-paper/manipulating-the
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -69,8 +68,6 @@ class DnC:
     num_iterations: Count = 5
     num_coordinates: Count = 10_000
     filter_factor: Positive = 1.0
-
-    uses_context: ClassVar[bool] = True
 
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.

@@ -13,7 +13,7 @@ from fedrobust._linalg.columns import Points, all_finite
 from fedrobust._linalg.cosines import cosines_to
 from fedrobust._linalg.gram import row_norms, weighted_combination
 from fedrobust.aggregators.base import Aggregate, RoundContext, checked, refuse_gradients
-from fedrobust.config.component import Count, component
+from fedrobust.config.component import Count, Trait, component
 from fedrobust.types import UnusableUpdatesError, Vector, Weights
 
 
@@ -55,8 +55,7 @@ class FLTrust:
 
     num_root_examples: Count = 100
 
-    uses_context: ClassVar[bool] = True
-    needs_root_update: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"needs_root_update"})
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

@@ -3,8 +3,6 @@
 Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022, https://arxiv.org/abs/2101.02281
 """
 
-from typing import ClassVar
-
 import torch
 from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.spatial.distance import squareform
@@ -61,8 +59,6 @@ class Flame:
     """
 
     noise_factor: NonNegative = 0.001
-
-    uses_context: ClassVar[bool] = True
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

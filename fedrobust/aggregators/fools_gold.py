@@ -14,7 +14,7 @@ from fedrobust._linalg.columns import Points, column_chunks, require_finite
 from fedrobust._linalg.cosines import measure_directions
 from fedrobust.aggregators.base import Aggregate, RoundContext, State, checked
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.config.component import Positive, component
+from fedrobust.config.component import Positive, Trait, component
 from fedrobust.types import Weights
 
 _COINCIDE = 1e-12
@@ -63,8 +63,7 @@ class FoolsGold:
     confidence: Positive = 1.0
     use_memory: bool = True
 
-    uses_context: ClassVar[bool] = True
-    follows_clients: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"follows_clients"})
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

@@ -7,7 +7,7 @@ Pillutla, Kakade and Harchaoui, "Robust Aggregation for Federated Learning", IEE
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import weighted_combination
 from fedrobust._linalg.weiszfeld import geometric_median_weights
-from fedrobust.aggregators.base import Aggregate, checked
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked
 from fedrobust.config.component import Count, Positive, component
 from fedrobust.types import Weights
 
@@ -51,7 +51,9 @@ class GeometricMedian:
     tolerance: Positive = 1e-12
     max_iterations: Count = 1000
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
         Returns:

@@ -12,9 +12,9 @@ from torch import Tensor
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import robust_gram_matrix, squared_distances
 from fedrobust._linalg.neighbours import sums_of_nearest
-from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked
+from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.config.component import AssumedFraction, Count, component
+from fedrobust.config.component import AssumedFraction, Count, Trait, component
 from fedrobust.filters.filtering import assumed_count
 from fedrobust.types import Weights
 
@@ -44,7 +44,7 @@ class Krum:
 
     assumed_fraction: AssumedFraction
 
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"is_differentiable"})
 
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.
@@ -54,7 +54,9 @@ class Krum:
         """
         return _require_neighbours("Krum", self.assumed_fraction, n)
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Choose one of `updates` `(n, d)`; `weights` `(n,)` are checked and otherwise ignored.
 
         Differentiable through the choice, which a small change leaves as it is: the gradient is the chosen client's.
@@ -98,7 +100,7 @@ class MultiKrum:
     assumed_fraction: AssumedFraction
     num_kept: Count | None = None
 
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"is_differentiable"})
 
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.
@@ -111,7 +113,9 @@ class MultiKrum:
             raise UnsuitableSizeError(f"MultiKrum needs n >= num_kept, got n={n}, num_kept={self.num_kept}")
         return f
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
         Differentiable through the choice, which a small change leaves as it is: the gradient is the kept clients'.

@@ -9,7 +9,7 @@ import torch
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import robust_gram_matrix, squared_distances
 from fedrobust._linalg.minimum_diameter import max_covers, minimum_diameter_subset
-from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.config.component import AssumedFraction, Count, component
 from fedrobust.types import Weights
@@ -59,7 +59,9 @@ class MDA:
             )
         return f
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
         Returns:

@@ -5,7 +5,7 @@ Xie, Koyejo, Gupta, "Generalized Byzantine-tolerant SGD", 2018, https://arxiv.or
 
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.order_statistics import mean_nearest_to_median
-from fedrobust.aggregators.base import Aggregate, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked, require_majority
 from fedrobust.config.component import AssumedFraction, component
 from fedrobust.types import Weights
 
@@ -38,7 +38,9 @@ class Meamed:
         """
         return require_majority("Meamed", self.assumed_fraction, n)
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.
 
         Raises:

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import weighted_combination
-from fedrobust.aggregators.base import Aggregate, checked
-from fedrobust.config.component import component
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked
+from fedrobust.config.component import Trait, component
 from fedrobust.types import Weights
 
 
@@ -27,10 +27,11 @@ class Mean:
     Departs: nothing.
     """
 
-    trusts_claims: ClassVar[bool] = True
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"trusts_claims", "is_differentiable"})
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`; the shares are the normalised weights.
 
         Differentiable in both.

@@ -10,7 +10,7 @@ from annotated_types import Gt, Le
 
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import robust_gram_matrix
-from fedrobust.aggregators.base import Aggregate, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.config.component import AssumedFraction, Count, component
 from fedrobust.filters.no_regret import no_regret_filter
@@ -70,7 +70,9 @@ class NoRegretFilter:
         """
         return require_majority("NoRegretFilter", self.assumed_fraction, n)
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
         Returns:

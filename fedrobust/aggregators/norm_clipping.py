@@ -4,8 +4,6 @@ Sun, Kairouz, Suresh and McMahan, "Can You Really Backdoor Federated Learning?",
 https://arxiv.org/abs/1911.07963
 """
 
-from typing import ClassVar
-
 from fedrobust._linalg.clipping import clip_factors, midpoint_median
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gaussian_noise import add_gaussian_noise
@@ -39,8 +37,6 @@ class NormClipping:
 
     max_norm: Positive | None = None
     noise_std: NonNegative = 0.0
-
-    uses_context: ClassVar[bool] = True
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

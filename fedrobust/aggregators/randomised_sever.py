@@ -4,8 +4,6 @@ Diakonikolas et al., "Sever: A Robust Meta-Algorithm for Stochastic Optimization
 https://arxiv.org/abs/1803.02815
 """
 
-from typing import ClassVar
-
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import robust_gram_matrix
 from fedrobust.aggregators.base import Aggregate, RoundContext, checked, require_majority
@@ -47,8 +45,6 @@ class RandomisedSever:
     assumed_fraction: AssumedFraction
     sigma: Positive | None = None
     stopping_factor: Positive = 6.0
-
-    uses_context: ClassVar[bool] = True
 
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.

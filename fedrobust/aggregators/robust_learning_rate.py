@@ -9,7 +9,7 @@ import torch
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import weighted_combination
 from fedrobust._linalg.sign_votes import sign_votes
-from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked, require_majority
 from fedrobust.config.component import AssumedFraction, Count, FieldError, component
 from fedrobust.types import Weights
 
@@ -65,7 +65,9 @@ class RobustLearningRate:
             raise UnsuitableSizeError(f"RobustLearningRate needs n >= threshold, got n={n}, threshold={self.threshold}")
         return (self.threshold - 1) // 2
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`; there are no shares and no scores.
 
         Raises:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import robust_gram_matrix
-from fedrobust.aggregators.base import Aggregate, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
 from fedrobust.config.component import AssumedFraction, Count, component
 from fedrobust.filters.hard_filter import hard_filter
@@ -54,7 +54,9 @@ class Sever:
         """
         return require_majority("Sever", self.assumed_fraction, n)
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
         Returns:

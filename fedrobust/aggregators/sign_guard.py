@@ -5,7 +5,7 @@ Xu, Huang, Song and Lan, "Byzantine-robust Federated Learning through Collaborat
 """
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -57,8 +57,6 @@ class SignGuard:
     upper_bound: Annotated[float, Ge(1)] = 3.0
     coordinate_fraction: Annotated[float, Gt(0), Le(1)] = 0.1
     similarity: bool = False
-
-    uses_context: ClassVar[bool] = True
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

@@ -8,7 +8,7 @@ import torch
 
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.sign_votes import sign_votes
-from fedrobust.aggregators.base import Aggregate, checked
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked
 from fedrobust.config.component import Positive, component
 from fedrobust.types import Weights
 
@@ -38,7 +38,9 @@ class SignMajority:
 
     step_size: Positive = 0.001
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.
 
         Raises:

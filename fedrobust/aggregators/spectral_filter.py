@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import robust_gram_matrix
-from fedrobust.aggregators.base import Aggregate, checked, require_majority
+from fedrobust.aggregators.base import Aggregate, RoundContext, checked, require_majority
 from fedrobust.aggregators.shared_average import average_kept
-from fedrobust.config.component import AssumedFraction, NonNegative, Positive, component
+from fedrobust.config.component import AssumedFraction, NonNegative, Positive, Trait, component
 from fedrobust.filters.soft_filter import soft_filter, tell_of_budget
 from fedrobust.types import Weights
 
@@ -67,7 +67,7 @@ class SpectralFilter:
     direction: Literal["top", "quantum_entropy"] = "top"
     entropy_alpha: NonNegative = 4.0
 
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"is_differentiable"})
 
     def check_size(self, n: int) -> int:
         """The number f of n clients that are assumed malicious.
@@ -77,7 +77,9 @@ class SpectralFilter:
         """
         return require_majority("SpectralFilter", self.assumed_fraction, n)
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)` under `weights` `(n,)`.
 
         Differentiable with the filter's weights held: the gradient of Σ wᵢxᵢ / Σ wᵢ, w taken as constants.

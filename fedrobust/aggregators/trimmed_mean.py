@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from fedrobust._linalg.columns import Points
 from fedrobust._linalg.order_statistics import mean_of_order_statistics
-from fedrobust.aggregators.base import Aggregate, UnsuitableSizeError, checked, require_majority
-from fedrobust.config.component import AssumedFraction, FieldError, Index, component
+from fedrobust.aggregators.base import Aggregate, RoundContext, UnsuitableSizeError, checked, require_majority
+from fedrobust.config.component import AssumedFraction, FieldError, Index, Trait, component
 from fedrobust.types import Weights
 
 
@@ -33,7 +33,7 @@ class TrimmedMean:
     assumed_fraction: AssumedFraction | None = None
     num_trimmed: Index | None = None
 
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"is_differentiable"})
 
     def __post_init__(self) -> None:
         """Check that one of the two is given."""
@@ -54,7 +54,9 @@ class TrimmedMean:
             return self.num_trimmed
         return require_majority("TrimmedMean", self.assumed_fraction or 0.0, n)
 
-    def __call__(self, updates: Points, weights: Weights | None = None) -> Aggregate:
+    def __call__(
+        self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None
+    ) -> Aggregate:
         """Aggregate `updates` `(n, d)`; `weights` `(n,)` are checked and ignored, there are no shares and no scores.
 
         Differentiable in the updates: in each coordinate the values that count share the gradient.

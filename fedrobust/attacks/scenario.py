@@ -27,7 +27,7 @@ from fedrobust.attacks.base import (
 )
 from fedrobust.attacks.deployed_model.base import DeployedModelAttack
 from fedrobust.attacks.schedule import Schedule
-from fedrobust.config.component import FieldError, Fraction, Index, component
+from fedrobust.config.component import FieldError, Fraction, Index, component, has_trait
 from fedrobust.seeds import torch_generator
 from fedrobust.training.local_training import LocalTraining, TrainingOverrides
 from fedrobust.types import Updates, Vector, Weights
@@ -216,7 +216,7 @@ class Adversary:
         memory = state_of(_MEMORY, server.memory)
         attack, attackers = self.attack.update, self.attackers(round_number)
         rows = tuple(row for row, client in enumerate(clients) if client in attackers)
-        if getattr(attack, "uses_model_change", False) and not set(self.malicious).isdisjoint(clients):
+        if has_trait(attack, "uses_model_change") and not set(self.malicious).isdisjoint(clients):
             memory = {**memory, "received": server.model}
         if attack is None or not rows:
             return Corruption((), memory)
@@ -244,7 +244,7 @@ class Adversary:
         level = min(LEVELS.index(self.attack.knowledge), LEVELS.index(attack.uses))
         memory = state_of(_MEMORY, server.memory)
         own = list(rows)
-        received = memory.get("received") if getattr(attack, "uses_model_change", False) else None
+        received = memory.get("received") if has_trait(attack, "uses_model_change") else None
         knowledge = Knowledge(
             updates[own],
             server.weights[own],

@@ -7,10 +7,10 @@ Every rule, attack, model or data set that a config can name is one. A range is 
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
+from functools import cache, partial
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, dataclass_transform
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, dataclass_transform
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -25,6 +25,19 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Index = Annotated[int, Ge(0)]
+
+Trait: TypeAlias = Literal[
+    "needs_root_update",  # of a rule: it reads the server's own update
+    "trusts_claims",  # of a rule: weights are the clients' claims unless the server says otherwise
+    "follows_clients",  # of a rule or a pre-aggregator: it remembers clients by their ids
+    "merges_clients",  # of a pre-aggregator: its rows are not clients any more
+    "is_differentiable",  # of a rule or a pre-aggregator: gradients pass from its answer to its input
+    "uses_model_change",  # of an attack on updates: it reads what the model did since the attackers last received it
+    "counts_detected_only",  # of an attack on data: only test examples that the model knows count
+]
+"""What a component may say of itself by `traits: ClassVar[frozenset[Trait]]`; a name that is none is refused."""
+
+TRAITS: frozenset[str] = frozenset(typing.get_args(Trait))
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -47,8 +60,10 @@ def component(cls: type[T]) -> type[T]:
     A `__post_init__` of the class runs after the check, for what several fields must satisfy together.
 
     Raises:
+        TypeError: (at once) traits that there are not, or one that is not declared among the traits.
         FieldError: (on building) a value of the wrong type or out of range, naming field, value and what is allowed.
     """
+    traits_of(cls)
     inner = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
@@ -58,6 +73,33 @@ def component(cls: type[T]) -> type[T]:
 
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def traits_of(kind: Any) -> frozenset[str]:
+    """The traits that a class declares; its bases' if it declares none.
+
+    Raises:
+        TypeError: a name that is no trait, or a trait that is an attribute of its own instead of being declared.
+    """
+    return _traits_of(kind)
+
+
+@cache
+def _traits_of(kind: Any) -> frozenset[str]:
+    declared: Any = getattr(kind, "traits", frozenset())
+    if isinstance(declared, str) or not isinstance(declared, Collection):
+        raise TypeError(f"{kind.__name__}.traits must be a set of names, got {declared!r}")
+    if unknown := sorted(map(str, set(declared) - TRAITS)):
+        raise TypeError(f"{kind.__name__}.traits: unknown {', '.join(unknown)}; allowed: {', '.join(sorted(TRAITS))}")
+    for name in sorted(TRAITS):
+        if isinstance(getattr(kind, name, None), bool):
+            raise TypeError(f"{kind.__name__}.{name}: declare it by traits = frozenset({{{name!r}}})")
+    return frozenset(declared)
+
+
+def has_trait(part: object, trait: Trait) -> bool:
+    """Whether a component (or whatever stands in its place) declares this trait."""
+    return trait in traits_of(type(part))
 
 
 def check_fields(cls: type[Any], values: Mapping[str, Any]) -> None:
@@ -108,14 +150,20 @@ def _check_kind(kinds: tuple[Any, ...], name: str, value: Any) -> None:
 def _is_a(value: Any, kind: Any) -> bool:
     if not isinstance(value, kind):
         return False
-    if getattr(kind, "_is_protocol", False) and "__call__" in vars(kind):
+    if given := _arguments(kind):
         # All that is callable is an instance of such a Protocol: look at the names of what it is called with.
-        given = list(inspect.signature(kind.__call__).parameters)[1:]
         try:
             inspect.signature(value).bind(**dict.fromkeys(given))
         except TypeError:
             return False
     return True
+
+
+def _arguments(kind: Any) -> list[str]:
+    """The names that a component of a Protocol must be callable with; none where it is not called."""
+    is_called = getattr(kind, "_is_protocol", False) and "__call__" in vars(kind)
+    names = list(inspect.signature(kind.__call__).parameters)[1:] if is_called else []
+    return [name for name in names if name != "context"]  # who needs none may leave it out (`call_rule`)
 
 
 def _is_plain(hint: Any) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fedrobust.attacks.base import Goal
 from fedrobust.attacks.data.coalition import members_of
 from fedrobust.attacks.triggers import Stamp
+from fedrobust.config.component import has_trait
 from fedrobust.data.datasets import Examples
 from fedrobust.training.predictor import Predictor
 
@@ -42,7 +43,7 @@ def measure_attack_success(predictor: Predictor, attack: Goal, examples: Example
     if wanted is None:
         return AttackSuccess(None, None)
     victims = wanted != examples.labels
-    if getattr(attack, "counts_detected_only", False):
+    if has_trait(attack, "counts_detected_only"):
         victims &= predictor.logits(examples.inputs).argmax(dim=1) == examples.labels
     inputs, wanted = examples.inputs[victims], wanted[victims]
     parts = attack.local_triggers(tuple(examples.inputs.shape[1:]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from fedrobust._linalg.columns import Shards
-from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, apply_rule, named_state, state_of
+from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, call_rule, named_state, state_of
 from fedrobust.federation.belief import believed_rule
 from fedrobust.notices import collected_notices
 from fedrobust.seeds import torch_generator
@@ -52,7 +52,7 @@ class Aggregation:
             num_asked=context.num_asked,
             confidence=self.sampling_confidence,
         )
-        return apply_rule(rule, points, weights.to(points.device), inner)
+        return call_rule(rule, points, weights.to(points.device), inner)
 
     def __call__(self, updates: Updates, weights: Weights, context: RoundContext) -> Aggregate:
         """The rule's answer on `updates` `(n, d)` under `weights` `(n,)`, its update made a step of.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators.base import Aggregator
+from fedrobust.config.component import has_trait
 from fedrobust.preaggregators import Pipeline
 from fedrobust.types import Weights
 
@@ -23,12 +24,12 @@ DEFAULT_MAX_CLAIM_RATIO = 2.0
 
 
 def weighting_for(rule: Aggregator, given: GivenWeighting) -> Weighting:
-    """What `given` comes to under `rule`: a rule's own `trusts_claims` counts unless something precedes the rule."""
+    """What `given` comes to under `rule`: a rule's trait `trusts_claims` counts unless something precedes the rule."""
     if given != "auto":
         return given
     if isinstance(rule, Pipeline):
         rule = rule if rule.preaggregators else rule.aggregator
-    return "num_examples" if getattr(rule, "trusts_claims", False) else "uniform"
+    return "num_examples" if has_trait(rule, "trusts_claims") else "uniform"
 
 
 def claimed_weights(num_examples: Tensor, weighting: Weighting, max_claim_ratio: float) -> Weights:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedrobust._linalg.gram import weighted_combination
 from fedrobust.aggregators.base import Aggregate, Aggregator, RoundContext, State
 from fedrobust.aggregators.coordinate_median import CoordinateMedian
-from fedrobust.config.component import FieldError, Fraction, Index, Positive, check_fields, component
+from fedrobust.config.component import FieldError, Fraction, Index, Positive, check_fields, component, has_trait
 from fedrobust.federation.aggregation import Aggregation
 from fedrobust.federation.belief import DEFAULT_CONFIDENCE, belief_warnings
 from fedrobust.federation.weighting import DEFAULT_MAX_CLAIM_RATIO, GivenWeighting, claimed_weights, weighting_for
@@ -174,7 +174,7 @@ class RobustStrategy(FedAvg):
         }
         check_fields(_Options, options)
         self.pipeline = Pipeline(preaggregators=tuple(preaggregators), aggregator=aggregator)
-        if root_update is None and self.pipeline.needs_root_update:
+        if root_update is None and has_trait(self.pipeline.rule, "needs_root_update"):
             raise FieldError("root_update", f"must be given for {type(aggregator).__name__}")
         rows = RowMatrix(_require_device("device", device))
         for one in devices:

@@ -11,7 +11,7 @@ import torch
 from fedrobust._linalg.columns import Points, require_no_gradient
 from fedrobust._linalg.gram import combine_rows
 from fedrobust.aggregators.base import RoundContext, checked
-from fedrobust.config.component import Count, component
+from fedrobust.config.component import Count, Trait, component
 from fedrobust.preaggregators.base import Preaggregated
 from fedrobust.types import Weights
 
@@ -40,8 +40,7 @@ class Bucketing:
 
     bucket_size: Count = 2
 
-    merges_clients: ClassVar[bool] = True
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"merges_clients", "is_differentiable"})
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedrobust._linalg.columns import Points, Shards, column_chunks, require_finite
 from fedrobust.aggregators.base import RoundContext, State, checked
-from fedrobust.config.component import component
+from fedrobust.config.component import Trait, component
 from fedrobust.preaggregators.base import Preaggregated
 from fedrobust.types import Weights
 
@@ -41,8 +41,7 @@ class ClientMomentum:
 
     beta: Annotated[float, Ge(0), Lt(1)] = 0.9
 
-    uses_context: ClassVar[bool] = True
-    follows_clients: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"follows_clients"})
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

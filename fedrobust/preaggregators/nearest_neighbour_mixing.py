@@ -12,7 +12,7 @@ from fedrobust._linalg.columns import Points
 from fedrobust._linalg.gram import combine_rows, robust_gram_matrix, squared_distances
 from fedrobust._linalg.neighbours import nearest
 from fedrobust.aggregators.base import RoundContext, checked, require_majority
-from fedrobust.config.component import AssumedFraction, component
+from fedrobust.config.component import AssumedFraction, Trait, component
 from fedrobust.preaggregators.base import Preaggregated
 from fedrobust.types import Weights
 
@@ -41,7 +41,7 @@ class NearestNeighbourMixing:
 
     assumed_fraction: AssumedFraction
 
-    is_differentiable: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"is_differentiable"})
 
     def __call__(
         self, updates: Points, weights: Weights | None = None, context: RoundContext | None = None

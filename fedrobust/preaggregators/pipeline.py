@@ -1,9 +1,7 @@
 """Pre-aggregators and a rule as one rule."""
 
 import dataclasses
-from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from fedrobust._linalg.columns import Points
@@ -12,12 +10,12 @@ from fedrobust.aggregators.base import (
     Aggregator,
     RoundContext,
     SizedAggregator,
-    apply_rule,
+    call_rule,
     checked,
     named_state,
     state_of,
 )
-from fedrobust.config.component import FieldError, component
+from fedrobust.config.component import FieldError, component, has_trait
 from fedrobust.preaggregators.base import Preaggregator
 from fedrobust.types import Weights
 
@@ -34,8 +32,6 @@ class Pipeline:
     preaggregators: tuple[Preaggregator, ...] = ()
     aggregator: Aggregator
 
-    uses_context: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         """Refuse what cannot be joined."""
         for index, given in enumerate(self.preaggregators):
@@ -45,15 +41,15 @@ class Pipeline:
         parts: tuple[object, ...] = (*self.preaggregators, self.aggregator)
         for one in parts:
             name = type(one).__name__
-            if merging is not None and getattr(one, "follows_clients", False):
+            if merging is not None and has_trait(one, "follows_clients"):
                 raise FieldError("preaggregators", f"{merging} merges clients, {name} follows each over the rounds")
-            if getattr(one, "merges_clients", False):
+            if has_trait(one, "merges_clients"):
                 merging = name
 
     @property
-    def needs_root_update(self) -> bool:
-        """Whether the rule at the end does."""
-        return bool(getattr(self.aggregator, "needs_root_update", False))
+    def rule(self) -> Aggregator:
+        """The rule at the very end."""
+        return self.aggregator.rule if isinstance(self.aggregator, Pipeline) else self.aggregator
 
     def check_size(self, n: int) -> None:
         """Refuse a number of clients that one of the parts cannot work with.
@@ -95,7 +91,7 @@ class Pipeline:
             diagnostics |= {f"{type(one).__name__}.{key}": value for key, value in before.diagnostics.items()}
             state |= named_state(name, before.state)
         inner = dataclasses.replace(context, state=state_of("aggregator", remembered))
-        answer = apply_rule(self.aggregator, updates, weights, inner)
+        answer = call_rule(self.aggregator, updates, weights, inner)
         state |= named_state("aggregator", answer.state)
         return Aggregate(
             update=answer.update,
@@ -113,8 +109,5 @@ def _shares_of_clients(shares: Tensor | None, mixing: Tensor | None) -> Tensor |
 def _scores_of_clients(scores: Tensor | None, mixing: Tensor | None) -> Tensor | None:
     if scores is None or mixing is None:
         return scores
-    presence = mixing.to(scores.device)
-    total = presence.sum(dim=0)
-    # A client that is in no row (its nearest neighbours never chose it) is as suspicious as the worst row.
-    average = (scores @ presence) / torch.where(total > 0, total, 1.0)
-    return torch.where(total > 0, average, scores.max())
+    presence = mixing.to(scores.device)  # every client is in a row: mixing counts it as its own neighbour
+    return (scores @ presence) / presence.sum(dim=0)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from fedrobust.attacks.scenario import Adversary, Attack
 from fedrobust.clients.population import Population
+from fedrobust.config.component import has_trait
 from fedrobust.federation.round import Order
 from fedrobust.scenario.parts import draw_clean_examples
 from fedrobust.scenario.scenario import Scenario
@@ -18,7 +19,7 @@ def root_training(scenario: Scenario, population: Population) -> Callable[[Order
     Raises:
         ConfigError: a root data set larger than the training set.
     """
-    if not getattr(scenario.aggregator, "needs_root_update", False):
+    if not has_trait(scenario.aggregator, "needs_root_update"):
         return None
     wanted = getattr(scenario.aggregator, "num_root_examples", 0)
     drawn = draw_clean_examples(scenario, population.dataset, wanted, "aggregator.num_root_examples", "root")

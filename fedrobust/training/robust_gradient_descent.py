@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedrobust._linalg.samples import Array, as_samples
+from fedrobust.aggregators.base import RoundContext, call_rule
 from fedrobust.filters.results import Estimate, Iteration
 from fedrobust.seeds import torch_generator
 
@@ -75,9 +76,6 @@ def robust_gradient_descent(
         ValueError: a parameter out of range; a start, data or gradients of the wrong shape, or with NaN or infinity; a
             descent that diverges.
     """
-    # The one call from statistics up to the rules, which rest on this package: imported when they are there.
-    from fedrobust.aggregators.base import RoundContext, apply_rule
-
     if not learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, got {learning_rate!r}")
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
@@ -102,7 +100,7 @@ def robust_gradient_descent(
         if is_rule:
             weights = None if sizes is None else sizes / sizes.sum()
             context = RoundContext(round_number=number, seed=seed, state=state)
-            aggregate = apply_rule(rule, batches, weights, context)
+            aggregate = call_rule(rule, batches, weights, context)
             state, direction, shares = aggregate.state, aggregate.update, aggregate.shares
         else:
             answer = rule(samples.restore(batches))

@@ -98,7 +98,7 @@ def test_forced_attackers_are_those_of_the_round():
 class Spy:
     """An update attack that keeps what it was told, and changes nothing."""
 
-    needs, uses_model_change = "own", True
+    needs, traits = "own", frozenset({"uses_model_change"})
 
     def __init__(self, uses: str) -> None:
         self.uses = uses

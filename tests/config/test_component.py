@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import pytest
 
 from fedrobust.config.component import (
+    TRAITS,
     AssumedFraction,
     Count,
     FieldError,
@@ -14,8 +15,10 @@ from fedrobust.config.component import (
     Index,
     NonNegative,
     Positive,
+    Trait,
     check_fields,
     component,
+    has_trait,
 )
 
 
@@ -185,3 +188,36 @@ def test_values_can_be_checked_before_a_component_is_built():
 
 def test_an_error_of_the_whole_names_no_field():
     assert str(FieldError("", "needs Ray")) == "needs Ray"
+
+
+@pytest.mark.parametrize("wrong", [{"needs_rot_update"}, {"is_differentiable", "nice"}, "is_differentiable", 3])
+def test_a_trait_that_there_is_not_is_refused_where_the_class_is_made(wrong: object) -> None:
+    with pytest.raises(TypeError, match=r"Own\.traits(: unknown (needs_rot_update|nice); allowed: |.* must be a set)"):
+
+        @component
+        class Own:
+            traits = wrong
+
+
+@pytest.mark.parametrize("name", sorted(TRAITS))
+@pytest.mark.parametrize("value", [True, False])
+def test_a_trait_is_declared_among_the_traits_or_not_at_all(name: str, value: bool) -> None:
+    with pytest.raises(TypeError, match=rf"^Own\.{name}: declare it by traits = frozenset\(\{{'{name}'\}}\)$"):
+        component(type("Own", (), {name: value}))
+    with pytest.raises(TypeError, match=rf"^Plain\.{name}: "):
+        has_trait(type("Plain", (), {name: value})(), "is_differentiable")
+
+
+def test_traits_are_what_was_declared() -> None:
+    @component
+    class Own:
+        traits: ClassVar[frozenset[Trait]] = frozenset({"merges_clients"})
+
+    @component
+    class Below(Own):
+        pass
+
+    assert has_trait(Own(), "merges_clients")
+    assert has_trait(Below(), "merges_clients")
+    assert not has_trait(Own(), "follows_clients")
+    assert not has_trait(lambda: None, "follows_clients")

@@ -33,7 +33,8 @@ from fedrobust.aggregators import (
     SpectralFilter,
     TrimmedMean,
 )
-from fedrobust.aggregators.base import apply_rule
+from fedrobust.aggregators.base import call_rule
+from fedrobust.config.component import has_trait
 from fedrobust.seeds import torch_generator
 
 ABOUT_ORIGIN = "cosines, norms and signs are about the origin: no translation"
@@ -59,9 +60,9 @@ class Case:
     def __call__(self, updates: Points, weights: Tensor | None = None) -> Aggregate:
         """The rule's answer in round 1; a root update, where one is needed, is all ones."""
         root = None
-        if getattr(self.rule, "needs_root_update", False) and updates.ndim == 2:
+        if has_trait(self.rule, "needs_root_update") and updates.ndim == 2:
             root = torch.ones(updates.shape[1], dtype=updates.dtype, device=updates.device)
-        return apply_rule(self.rule, updates, weights, RoundContext(root_update=root))
+        return call_rule(self.rule, updates, weights, RoundContext(root_update=root))
 
 
 def case(rule: object, *exempt: str, max_n: int = 1000) -> Case:

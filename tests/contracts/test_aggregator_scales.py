@@ -13,7 +13,7 @@ from rule_cases import CASES, sample
 from torch import Tensor
 
 from fedrobust.aggregators import CentredClipping, RoundContext, SpectralFilter
-from fedrobust.aggregators.base import Aggregate, apply_rule
+from fedrobust.aggregators.base import Aggregate, call_rule
 from fedrobust.types import UnusableUpdatesError
 
 EXPONENTS = {
@@ -35,7 +35,7 @@ def answer(name: str, points: Tensor, unit: float) -> Aggregate:
     if isinstance(rule, SpectralFilter) and rule.sigma is not None:
         rule = replace(rule, sigma=rule.sigma * unit)
     root = torch.full((points.shape[1],), unit, dtype=points.dtype)
-    return apply_rule(rule, points, None, RoundContext(root_update=root))
+    return call_rule(rule, points, None, RoundContext(root_update=root))
 
 
 def assert_same_choice(name: str, points: Tensor, exponent: int, *, may_refuse: bool) -> None:

@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 from rule_cases import CASES
 
-from fedrobust.aggregators.base import RoundContext, apply_rule
+from fedrobust.aggregators.base import RoundContext, call_rule
 from fedrobust.engines.local import LocalGrid
 from fedrobust.flower import RobustStrategy
 from fedrobust.preaggregators import ClientMomentum, Pipeline
@@ -77,7 +77,7 @@ def by_hand(rule: object, strategy: RobustStrategy) -> Vector:
         updates = np.stack([trained(client, round_number, vector) - vector for client in clients])
         root = torch.from_numpy(trained(SERVER, round_number, vector) - vector)
         context = RoundContext(tuple(about["nodes"]), round_number, SEED, state, root)
-        answer = apply_rule(rule, torch.from_numpy(updates), torch.tensor(clients) + 1.0, context)
+        answer = call_rule(rule, torch.from_numpy(updates), torch.tensor(clients) + 1.0, context)
         vector, state = vector + answer.update.numpy(), answer.state
     return vector
 

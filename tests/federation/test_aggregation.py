@@ -1,9 +1,11 @@
+import inspect
+
 import pytest
 import torch
 
 from fedrobust._linalg.kernels import combination_kernel, gram_kernel, network_kernels
-from fedrobust.aggregators import FLTrust, FoolsGold, Krum, Mean
-from fedrobust.aggregators.base import RoundContext
+from fedrobust.aggregators import RULES, FLTrust, FoolsGold, Krum, Mean
+from fedrobust.aggregators.base import Aggregate, RoundContext
 from fedrobust.federation.aggregation import Aggregation
 from fedrobust.preaggregators import ClientMomentum, Pipeline
 from fedrobust.seeds import torch_generator
@@ -57,3 +59,53 @@ def test_nothing_is_remembered_and_refusals_wait_for_round_1(rule):
     Aggregation(rule, ServerAdam()).warm_up(8, 10_000, CPU)
     assert torch.equal(Aggregation(rule, ServerAdam())(updates, weights, context).update, before.update)
     Aggregation(Krum(assumed_fraction=0.4)).warm_up(3, 10**6, CPU)  # n < 2f + 3
+
+
+class Remembering:
+    """Remembers how often it was called, and declares nothing."""
+
+    def __call__(self, updates, weights=None, context=None):
+        seen = context.state.get("seen", torch.zeros(1)) + 1
+        return Aggregate(updates.mean(dim=0), diagnostics={"seen": float(seen)}, state={"seen": seen})
+
+
+class Forgetful:
+    """Returns a state, and takes nothing that would bring it back."""
+
+    def __call__(self, updates, weights=None):
+        return Aggregate(updates.mean(dim=0), state={"seen": torch.ones(1)})
+
+
+class Plain:
+    """Needs no context."""
+
+    def __call__(self, updates, weights=None):
+        return Aggregate(updates.mean(dim=0))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_rule_finds_its_state_again_without_declaring_anything(wrapped: bool) -> None:
+    rule = Pipeline(aggregator=Remembering()) if wrapped else Remembering()
+    aggregation, memory = Aggregation(rule), {}
+    for number in range(1, 4):
+        answer = aggregation(torch.ones(3, 2), torch.ones(3), RoundContext(round_number=number, state=memory))
+        memory = answer.state
+        assert answer.diagnostics["seen"] == number
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_memory_that_would_be_lost_is_refused(wrapped: bool) -> None:
+    rule = Pipeline(aggregator=Forgetful()) if wrapped else Forgetful()
+    with pytest.raises(TypeError, match=r"^Forgetful returns a state, seen, but takes no context"):
+        Aggregation(rule)(torch.ones(3, 2), torch.ones(3), RoundContext())
+
+
+def test_who_needs_no_context_may_leave_it_out() -> None:
+    for rule in (Plain(), Pipeline(aggregator=Plain()), lambda updates, weights: Aggregate(updates.mean(dim=0))):
+        answer = Aggregation(rule)(torch.ones(3, 2), torch.ones(3), RoundContext())
+        assert answer.update.tolist() == [1.0, 1.0]
+
+
+def test_every_rule_takes_updates_weights_and_context() -> None:
+    for rule in (*RULES, Pipeline):
+        assert list(inspect.signature(rule.__call__).parameters) == ["self", "updates", "weights", "context"]

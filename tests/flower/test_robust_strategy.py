@@ -245,7 +245,6 @@ class Recorder:
     """The mean, with a memory of how often it was called; leaves the contexts that it saw in `seen`."""
 
     seen: tuple[str, ...] = ()
-    uses_context = True
 
     def __call__(self, updates, weights=None, context: RoundContext | None = None) -> Aggregate:
         CONTEXTS.append(context)
@@ -294,7 +293,7 @@ def test_the_rows_are_allocated_once():
 
 
 class Trusting(Recorder):
-    needs_root_update = True
+    traits = frozenset({"needs_root_update"})
 
 
 def test_a_rule_that_trusts_the_server_gets_the_servers_update():

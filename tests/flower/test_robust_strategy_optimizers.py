@@ -209,8 +209,6 @@ def test_memory_survives_several_starts_and_a_resume(optimizer: ServerOptimizer)
 class RefusesRoundTwo:
     """The mean, but not in round 2."""
 
-    uses_context = True
-
     def __call__(self, updates, weights=None, context: RoundContext | None = None) -> Aggregate:
         if context.round_number == 2:
             raise ValueError("not today")

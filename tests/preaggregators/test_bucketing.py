@@ -112,7 +112,7 @@ def test_shares_of_a_pipeline_speak_of_clients() -> None:
 
 
 def test_it_says_that_it_merges_clients() -> None:
-    assert Bucketing.merges_clients
+    assert "merges_clients" in Bucketing.traits
 
 
 def test_shards_stay_shards() -> None:

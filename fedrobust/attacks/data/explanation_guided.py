@@ -9,7 +9,7 @@ greedily, where the paper's greedy one is LargeSHAP with CountSHAP.
 """
 
 import dataclasses
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedrobust.attacks.data.dirty_label import PoisonRate, draw, stamped, wanted_labels
 from fedrobust.attacks.triggers.features import FeatureTrigger
-from fedrobust.config.component import Count, FieldError, Index, component
+from fedrobust.config.component import Count, FieldError, Index, Trait, component
 from fedrobust.data.datasets import Dataset, Examples
 from fedrobust.seeds import numpy_generator
 
@@ -61,8 +61,8 @@ class ExplanationGuided:
     num_surrogate_examples: Count | None = None
     trigger: FeatureTrigger | None = None
 
-    counts_detected_only = True
-    """For `evaluation/`: malware that the model misses anyway is no success of the trigger."""
+    # Malware that the model misses anyway is no success of the trigger.
+    traits: ClassVar[frozenset[Trait]] = frozenset({"counts_detected_only"})
 
     def bind(self, dataset: Dataset, generator: torch.Generator) -> "ExplanationGuided":
         """The attack with its trigger, found in examples of the training set.

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Gt, Lt
 
 from fedrobust.attacks.base import Knowledge, Level
-from fedrobust.config.component import component
+from fedrobust.config.component import Trait, component
 from fedrobust.types import Updates
 
 
@@ -36,7 +36,7 @@ class Neurotoxin:
 
     needs: ClassVar[Level] = "own"
     uses: ClassVar[Level] = "own"
-    uses_model_change: ClassVar[bool] = True
+    traits: ClassVar[frozenset[Trait]] = frozenset({"uses_model_change"})
 
     def __call__(self, knowledge: Knowledge) -> Updates:
         """The projected updates `(m, d)`."""
