@@ -44,9 +44,3 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "Ray" if path.endswith(_RAY) else path
 
     return ByFile(config, log)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: a worker often waits, for a process of its own or for a client that hangs."""
-    return (os.cpu_count() or 1) + 1

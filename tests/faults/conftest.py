@@ -1,7 +1,7 @@
 """The matrix of faults: every test here is one try of a fault, and docs/reliability.md is written from what they got.
 
 A test names its fault by `@pytest.mark.fault(area, title, promised)`; tries are its parameters, or what the test counts
-by `count_tries`. By default every fifth try is run; `-m "slow or not slow"` runs all. The page:
+by `count_tries`. By default every eighth try is run; `-m "slow or not slow"` runs all. The page:
 
     pytest tests/faults --write-reliability
 """
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-_EVERY = 5
+_EVERY = 8
 _TRIES = pytest.StashKey[int]()
 _GOT = pytest.StashKey[dict[tuple[str, str, str], list[int]]]()
 
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of each fault let every fifth try run by default, the first among them: all of them take minutes."""
+    """Of each fault let every eighth try run by default, the first among them: all of them take minutes."""
     if config.getoption("--write-reliability", default=False):
         return
     seen: dict[str, int] = {}

@@ -109,7 +109,7 @@ def test_others_find_it(
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(f"fedrobust.runs.run.{where}", full)
-        code, said = command([*SCENARIO, f"hydra.run.dir={folder}"], capsys)
+        code, said = command([*SCENARIO, "plot_formats=[png]", f"hydra.run.dir={folder}"], capsys)
     assert_one_line(code, said, expected_code=1)
     assert f"the disk is full (No space left on device) at {folder}" in said
     code, said = command([f"resume={folder}"], capsys)
