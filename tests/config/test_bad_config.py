@@ -69,8 +69,8 @@ def assert_says(line: str, expected: str) -> None:
 
 PLAIN = [command for command in WRONG if all("=" in one and one[0] != "-" for one in shlex.split(command))]
 PLAIN = [command for command in PLAIN if not command.startswith("resume=") and "hydra." not in command]
-TYPED = [command for command in WRONG if command not in PLAIN] + PLAIN[::10]
-"""Those with flags, and every tenth of the others, are typed; what the others are told needs no command."""
+TYPED = [command for command in WRONG if command not in PLAIN] + PLAIN[::15]
+"""Those with flags, and every fifteenth of the others, are typed; what the others are told needs no command."""
 
 
 @pytest.mark.parametrize("command", TYPED)

@@ -111,6 +111,7 @@ def received(digits) -> ReceivedModel:
     return ReceivedModel(model, ParameterLayout.of(model).flatten(model), {}, digits)
 
 
+@pytest.mark.slow
 def test_thirty_poisons_with_opacity_take_targets_of_a_client_that_trains_all_layers(digits, received):
     """One client with all the data, in the federation's own loop, with three targets of class 8 and base class 3.
 

@@ -42,7 +42,10 @@ def first_and_last(*overrides: str) -> tuple[Row, Row]:
     return first, rows[-1]
 
 
-@pytest.mark.parametrize(("fine_tuning", "reported"), [([], 0.56), (NEW_HEAD, 0.80)], ids=["all layers", "new head"])
+@pytest.mark.parametrize(
+    ("fine_tuning", "reported"),
+    [pytest.param([], 0.56, id="all layers", marks=pytest.mark.slow), pytest.param(NEW_HEAD, 0.80, id="new head")],
+)
 def test_the_backdoor_survives_fine_tuning(fine_tuning, reported):
     """Success 0.998 after pretraining, 0.56 after all layers are fine-tuned, 0.80 with a new head.
 

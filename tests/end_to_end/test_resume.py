@@ -28,12 +28,10 @@ SCENARIO = [
 ]
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "fedrobust", *arguments]
-
-
-def finished(folder: Path, *arguments: str) -> dict[str, object]:
-    subprocess.run(command(*arguments), cwd=folder.parent, check=True, capture_output=True, timeout=300)
+def finished(folder: Path, *, resume: bool = False) -> dict[str, object]:
+    """Play the run in `folder`, or what is left of it, in this process; the config is that of the command."""
+    values, choices = compose_config(SCENARIO)
+    run_config(values, folder, choices, resume=resume)
     summary: dict[str, object] = json.loads((folder / "summary.json").read_text())
     return summary
 
@@ -53,7 +51,7 @@ def figures(folder: Path) -> list[dict[str, object]]:
 def whole(tmp_path_factory) -> Path:
     """The run that is never stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    finished(folder, *SCENARIO, f"hydra.run.dir={folder}")
+    finished(folder)
     return folder
 
 
@@ -71,6 +69,7 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(
         [sys.executable, "-c", slow, *arguments],
         cwd=folder.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as these tests
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -90,7 +89,7 @@ def test_kill_9_then_resume_gives_the_same_bytes(whole, tmp_path):
     assert not (folder / "summary.json").exists()
     with (folder / "rounds.jsonl").open("a") as file:
         file.write('{"round": 6, "clean_acc')  # as a kill in the middle of a write leaves it
-    summary = finished(folder, f"resume={folder}")
+    summary = finished(folder, resume=True)
     assert summary["num_rounds"] == 12
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert figures(folder) == figures(whole)
@@ -106,7 +105,7 @@ def test_an_interrupt_keeps_what_was_computed(whole, tmp_path, number):
     assert 5 <= int(str(kept[-1]["round"])) < 12
     assert (folder / "model.safetensors").exists()
     assert (folder / "plots" / "accuracy.png").exists()
-    finished(folder, f"resume={folder}")
+    finished(folder, resume=True)
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert figures(folder) == figures(whole)
 

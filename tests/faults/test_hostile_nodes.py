@@ -285,6 +285,7 @@ LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("field", ["updates", "buffers"])
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.filterwarnings("ignore:Sparse CS:UserWarning")
 def test_only_dense_tensors_become_rows(field: str, layout: str) -> None:
     make = LAYOUTS[layout]
     odd = make(torch.ones(2, 3)) if field == "updates" else {"mean": make(torch.zeros(2, 2))}
