@@ -170,20 +170,40 @@ def channels_last(inputs: Tensor) -> Tensor:
 
 @contextmanager
 def borrowed_storage(model: nn.Module, parameters: dict[str, Tensor], buffers: Buffers) -> Iterator[list[nn.Parameter]]:
-    """Let `model`'s parameters and buffers live in the given tensors for a while, so that training writes to them."""
+    """Let `model`'s parameters and buffers live in the given tensors for a while, so that training writes to them.
+
+    A forward pass may put another tensor in their place (`self.mean = 0.9 * self.mean + ...`, `weight.data = ...`):
+    its values are copied back. What is trained, and what stays, is as before in the end.
+    """
     targets = {**parameters, **buffers}
+    wants_gradient = {name: one.requires_grad for name, one in model.named_parameters()}
     trained = [(name, one) for name, one in model.named_parameters() if one.requires_grad]  # the others stay
-    owned: list[tuple[Tensor, Tensor, Tensor]] = [
-        (tensor, tensor.data, targets[name]) for name, tensor in [*trained, *model.named_buffers()]
+    owned: list[tuple[str, Tensor, Tensor]] = [
+        (name, tensor, tensor.data) for name, tensor in [*trained, *model.named_buffers()]
     ]
     was_training = model.training
     try:
-        for tensor, _, target in owned:
-            tensor.data = target
+        for name, tensor, _ in owned:
+            tensor.data = targets[name]
         model.train()
         yield list(model.parameters())
     finally:
-        for tensor, original, _ in owned:
+        for name, tensor, original in owned:
+            now, target = _named(model, name), targets[name]
+            if now is not None and (now is not tensor or now.data_ptr() != target.data_ptr()):
+                target.copy_(now.detach())
+            if now is not tensor and name in buffers:
+                module, _, own = name.rpartition(".")
+                model.get_submodule(module)._buffers[own] = tensor
             tensor.data = original
             tensor.grad = None
+        for name, one in model.named_parameters():
+            one.requires_grad_(wants_gradient.get(name, one.requires_grad))
         model.train(was_training)
+
+
+def _named(model: nn.Module, name: str) -> Tensor | None:
+    """The parameter or buffer of this name as it is now."""
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    return module._parameters.get(own, module._buffers.get(own))

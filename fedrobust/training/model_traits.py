@@ -5,7 +5,8 @@ What a model cannot do at all is refused here; what it cannot do in a cohort is 
 
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,13 @@ from torch.func import functional_call, grad_and_value, vmap
 from fedrobust.data.datasets import Dataset
 from fedrobust.error_text import reason_of
 from fedrobust.models.own_state import OwnState, put_back, remember
-from fedrobust.parameters import clone_buffers, load_into
+from fedrobust.parameters import clone_buffers
 from fedrobust.seeds import seeded_draws
 from fedrobust.training.loop import channels_last, model_inputs
 from fedrobust.types import Buffers
+
+_RAISED = (Exception, SystemExit)
+"""Whatever a module raises for data that it does not like."""
 
 _CLOSE = 1e-3
 """Gradients of a cohort and alone differ by rounding; where examples of a batch look at each other, by far more."""
@@ -52,22 +56,23 @@ def examine_model(model: nn.Module, dataset: Dataset, *, try_cohort: bool) -> Mo
         ValueError: nothing to train, numbers of another kind than float32, or no logits of these data; in one line.
     """
     _check_numbers(model)
-    kept, own = clone_buffers(model), OwnState(model)
+    kept, own, names, gradients = clone_buffers(model), OwnState(model), _names(model), _flags(model)
     was_training = model.training
     try:
         with seeded_draws(dataset.train.inputs.device, 0, "examine"):
             inputs = _readable(model, dataset)
             join_single = _needs_two(model, inputs)
-            why_alone: str | None
-            if changed := own.first_changed(model):
-                remember(model, own)
-                why_alone = f"it changes itself as it trains (attribute {changed!r}), which must be each client's own"
-            else:
-                why_alone = _why_alone(model, dataset, inputs) if try_cohort else None
-            _check_repeats(model, dataset, inputs, kept)
+            _check_names(model, names, gradients)
+            why_alone = None
+            for number, values in enumerate(_points(model)):
+                with _at(model, values):
+                    found = _look(model, dataset, inputs, kept, own, try_cohort=try_cohort, may_raise=number > 0)
+                why_alone = why_alone or found
     finally:
+        for name, one in model.named_parameters():
+            one.requires_grad_(gradients.get(name, one.requires_grad))
         model.train(was_training)
-        load_into(model, {}, kept)
+        _restore_buffers(model, kept)
         put_back(model)
     return ModelTraits(why_alone, join_single)
 
@@ -99,13 +104,21 @@ def _readable(model: nn.Module, dataset: Dataset) -> Tensor:
         except (Exception, SystemExit) as error:  # whatever a module raises
             reason = reason_of(error)
             continue
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if shape != (size, dataset.num_classes):
-            raise ValueError(f"must make logits ({size}, {dataset.num_classes}) of {size} inputs, got {shape}")
-        if not logits.is_floating_point():
-            raise ValueError(f"must make floating point logits, got {logits.dtype}")
+        _check_logits(logits, size, dataset, "")
+        model.train()
+        with suppress(*_RAISED), torch.no_grad():
+            logits = model(seen)
+        _check_logits(logits, size, dataset, " in training mode")
         return seen
     raise ValueError(f"cannot read inputs {tuple(seen.shape)} of dataset={dataset.name}: {reason}")
+
+
+def _check_logits(logits: Any, size: int, dataset: Dataset, mode: str) -> None:
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (size, dataset.num_classes):
+        raise ValueError(f"must make logits ({size}, {dataset.num_classes}) of {size} inputs{mode}, got {shape}")
+    if not logits.is_floating_point():
+        raise ValueError(f"must make floating point logits{mode}, got {logits.dtype}")
 
 
 def _needs_two(model: nn.Module, inputs: Tensor) -> bool:
@@ -122,40 +135,186 @@ def _raises(call: Callable[[], Any]) -> bool:
     return False
 
 
-def _check_repeats(model: nn.Module, dataset: Dataset, inputs: Tensor, buffers: Buffers) -> None:
+def _names(model: nn.Module) -> list[str]:
+    return [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+
+
+def _flags(model: nn.Module) -> dict[str, bool]:
+    return {name: one.requires_grad for name, one in model.named_parameters()}
+
+
+def _check_names(model: nn.Module, names: Sequence[str], gradients: Mapping[str, bool]) -> None:
+    """Refuse a model whose forward pass adds or takes away parameters, or changes which of them are trained."""
+    if changed := sorted(set(names) ^ set(_names(model))):
+        raise ValueError(
+            f"must have its parameters and buffers when it is built: its forward pass makes {changed[0]!r}"
+        )
+    if moved := [name for name, one in model.named_parameters() if one.requires_grad != gradients[name]]:
+        raise ValueError(f"must not change requires_grad as it runs, as its forward pass does of {moved[0]!r}")
+
+
+def _points(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Values of the trained parameters to look at: as the model is built, then away from zeros and from small norms."""
+    built = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+    yield built
+    yield {name: 3 * one + 0.3 * torch.randn_like(one) for name, one in built.items()}
+
+
+@contextmanager
+def _at(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give the trained parameters copies of these values for a while."""
+    kept = [(one, one.data, values[name]) for name, one in model.named_parameters() if name in values]
+    try:
+        for one, _, value in kept:
+            one.data = value.clone()
+        yield
+    finally:
+        for one, original, _ in kept:
+            one.data = original
+            one.grad = None
+
+
+def _look(
+    model: nn.Module,
+    dataset: Dataset,
+    inputs: Tensor,
+    buffers: Buffers,
+    own: OwnState,
+    *,
+    try_cohort: bool,
+    may_raise: bool,
+) -> str | None:
+    """Take a training step as one client does; why it cannot be one of a cohort's, or `None`.
+
+    Raises:
+        ValueError: what the step shows cannot be trained at all.
+    """
+    parameters = {name: one.detach().clone() for name, one in model.named_parameters()}
+    trained = {name: one for name, one in parameters.items() if _flags(model)[name]}
+    before, flags, names = _generators(), _flags(model), _names(model)
+    try:
+        first = _step(model, dataset, inputs)
+    except (Exception, SystemExit) as error:  # of these data, or of all: clients' own affair
+        return None if may_raise else f"it cannot be tried on three examples ({reason_of(error)})"
+    _check_names(model, names, flags)
+    now = dict(model.named_parameters())
+    changed = [name for name, one in parameters.items() if not torch.equal(now[name].nan_to_num(), one.nan_to_num())]
+    if frozen := [name for name in changed if name not in trained]:
+        raise ValueError(f"must not change what is frozen, as its forward pass does {frozen[0]!r}: make it a buffer")
+    draws = before != _generators()
+    attribute = own.first_changed(model)
+    if attribute:
+        remember(model, own)
+    _again(model, parameters, buffers)
+    _check_repeats(model, dataset, inputs, parameters, buffers)
+    _check_reached(model, inputs, trained, buffers)
+    if attribute:
+        return f"it changes itself as it trains (attribute {attribute!r}), which must be each client's own"
+    if changed:
+        return f"its forward pass changes its parameters ({changed[0]!r}), which must be each client's own"
+    if draws:
+        return "it draws random numbers as it trains, which must be each client's own"
+    return _why_alone(model, dataset, inputs, trained, first) if try_cohort else None
+
+
+def _again(model: nn.Module, parameters: Mapping[str, Tensor], buffers: Buffers) -> None:
+    """Make everything what it was before a step."""
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            one.copy_(parameters[name])
+    _restore_buffers(model, buffers)
+    put_back(model)
+
+
+def _restore_buffers(model: nn.Module, buffers: Buffers) -> None:
+    for name, values in buffers.items():
+        path, _, own = name.rpartition(".")
+        held = model.get_submodule(path)._buffers
+        now = held.get(own)
+        if now is not None and now.shape == values.shape and now.dtype == values.dtype:
+            with torch.no_grad():
+                now.copy_(values)
+        else:
+            held[own] = values.clone()
+
+
+def _check_repeats(
+    model: nn.Module, dataset: Dataset, inputs: Tensor, parameters: Mapping[str, Tensor], buffers: Buffers
+) -> None:
     """Refuse a model that does something else the second time, though all that it keeps on itself was put back."""
     found = []
     for _ in range(2):
-        load_into(model, {}, buffers)
+        _again(model, parameters, buffers)
         with seeded_draws(inputs.device, 0, "repeat"):
             put_back(model)
             try:
-                found.append(_step(model, dataset, inputs))
-            except (Exception, SystemExit):  # of these data, or of all: clients' own affair
+                found.append([*_step(model, dataset, inputs).values(), _logits(model, inputs)])
+            except (Exception, SystemExit):  # clients' own affair
                 return
-    for first, second in zip(*found, strict=True):
-        scale = float(first.abs().nan_to_num(0, 0, 0).max()) if len(first) else 0.0
-        if not torch.allclose(first, second, rtol=_CLOSE, atol=_CLOSE * scale + 1e-12, equal_nan=True):
-            raise ValueError(
-                "must be a function of its inputs, parameters, buffers and attributes: it gives something else the "
-                "second time on the same examples; does it keep something in a global variable?"
-            )
+    if not all(_is_close(first, second) for first, second in zip(*found, strict=True)):
+        raise ValueError(
+            "must be a function of its inputs, parameters, buffers and attributes: it gives something else the "
+            "second time on the same examples; does it keep something in a global variable?"
+        )
+    _again(model, parameters, buffers)
 
 
-def _step(model: nn.Module, dataset: Dataset, inputs: Tensor) -> list[Tensor]:
-    """Logits in evaluation, then the gradients of a training step."""
+def _check_reached(model: nn.Module, inputs: Tensor, trained: Mapping[str, Tensor], buffers: Buffers) -> None:
+    """Refuse a model that does not read its parameters where they are registered: evaluation would never see them."""
+    other = {name: one + 0.1 * torch.randn_like(one) for name, one in trained.items()}
+    found: list[Tensor] = []
+    for _ in range(2):
+        with seeded_draws(inputs.device, 0, "reach"):
+            put_back(model)
+            model.eval()
+            with torch.no_grad():
+                if not found:
+                    found.append(
+                        functional_call(
+                            model, {name: one.clone() for name, one in {**other, **buffers}.items()}, (inputs,)
+                        )
+                    )
+                    continue
+                with _at(model, other):
+                    found.append(model(inputs))
+    if not _is_close(*found):
+        raise ValueError(
+            "must read its parameters where they are registered: with others by name (torch.func.functional_call) it "
+            "gives what it gave before; are layers kept in a list that is no nn.ModuleList?"
+        )
+
+
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
     model.eval()
     with torch.no_grad():
-        logits = model(inputs)
+        logits: Tensor = model(inputs)
+    return logits
+
+
+def _is_close(first: Tensor, second: Tensor) -> bool:
+    scale = float(second.abs().nan_to_num(0, 0, 0).max()) if second.numel() else 0.0
+    return torch.allclose(first, second, rtol=_CLOSE, atol=_CLOSE * scale + 1e-12, equal_nan=True)
+
+
+def _step(model: nn.Module, dataset: Dataset, inputs: Tensor) -> dict[str, Tensor]:
+    """The gradients of a training step, as a client's optimiser finds them, hooks and all."""
     model.train()
-    trained = [one for one in model.parameters() if one.requires_grad]
-    loss = F.cross_entropy(model(inputs), dataset.train.labels[: len(inputs)] * 0)
-    gradients = torch.autograd.grad(loss, trained, materialize_grads=True, allow_unused=True)
-    return [logits.flatten(), *(gradient.flatten() for gradient in gradients)]
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    for one in trained.values():
+        one.grad = None
+    F.cross_entropy(model(inputs), dataset.train.labels[: len(inputs)] * 0).backward()
+    found = {}
+    for name, one in trained.items():
+        gradient = torch.zeros_like(one) if one.grad is None else one.grad
+        found[name] = gradient.to_dense().clone()
+        one.grad = None
+    return found
 
 
-def _why_alone(model: nn.Module, dataset: Dataset, inputs: Tensor) -> str | None:
-    """Train one step of two clients, one with a padded batch, both ways; `None` if the gradients agree."""
+def _why_alone(
+    model: nn.Module, dataset: Dataset, inputs: Tensor, trained: Mapping[str, Tensor], expected: dict[str, Tensor]
+) -> str | None:
+    """Train a step of two clients as a cohort, one with a padded batch; `None` if it has the gradients of one alone."""
     if next(model.buffers(), None) is not None:
         return "it has buffers, which each client may change"
     labels = dataset.train.labels[: len(inputs)] * 0
@@ -165,41 +324,26 @@ def _why_alone(model: nn.Module, dataset: Dataset, inputs: Tensor) -> str | None
     shares[1, :short] = 1 / short
     # As cohorts pad: by the first example, which does not count.
     batch = torch.stack([inputs, torch.cat([inputs[:short], inputs[: len(inputs) - short]])])
-    model.train()
-    before = _generators()
-    parameters = {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
 
     def loss(at: dict[str, Tensor], seen: Tensor, own_shares: Tensor) -> Tensor:
         logits = functional_call(model, at, (seen,))
         return F.cross_entropy(logits, labels, reduction="none").dot(own_shares)
 
-    def alone(seen: Tensor) -> dict[str, Tensor]:
-        variables = {name: one.clone().requires_grad_() for name, one in parameters.items()}
-        value = F.cross_entropy(functional_call(model, variables, (seen,)), labels[: len(seen)])
-        found = torch.autograd.grad(value, list(variables.values()), materialize_grads=True, allow_unused=True)
-        return dict(zip(variables, found, strict=True))
-
     try:
-        expected = [alone(inputs), alone(inputs[:short])]
+        shorter = _step(model, dataset, inputs[:short])
     except (Exception, SystemExit) as error:
-        return f"it cannot be tried on three examples ({reason_of(error)})"
-    if before != _generators():
-        return "it draws random numbers as it trains, which must be each client's own"
-    stacked = {name: one.expand(2, *one.shape).clone() for name, one in parameters.items()}
+        return f"it cannot be tried on fewer examples ({reason_of(error)})"
+    model.train()
+    stacked = {name: one.expand(2, *one.shape).clone() for name, one in trained.items()}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "There is a performance drop")  # one by one is as fast then, and exact
             found, _ = vmap(grad_and_value(loss))(stacked, batch, shares)
     except (Exception, SystemExit) as error:
         return f"torch.func.vmap cannot run it ({reason_of(error)})"
-    for client, gradients in enumerate(expected):
-        for name, gradient in gradients.items():
-            scale = float(gradient.abs().nan_to_num(0, 0, 0).max())
-            close = torch.allclose(
-                found[name][client], gradient, rtol=_CLOSE, atol=_CLOSE * scale + 1e-12, equal_nan=True
-            )
-            if not close:
-                return "its gradients differ there: examples of a batch look at each other"
+    for client, gradients in enumerate((expected, shorter)):
+        if not all(_is_close(found[name][client], gradient) for name, gradient in gradients.items()):
+            return "its gradients differ there: examples of a batch look at each other, or a hook changes gradients"
     return None
 
 

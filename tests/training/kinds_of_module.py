@@ -200,6 +200,87 @@ class Caches(nn.Module):
         return self.body(inputs.flatten(1) * self.table)
 
 
+class Layer(nn.Module):
+    """Two linear layers, and between them whatever `between` makes of the module and its hidden units."""
+
+    def __init__(self, between: Callable[[Any, Tensor], Tensor], prepare: Callable[[Any], Any] | None = None) -> None:
+        super().__init__()
+        self.first, self.last, self.between = nn.Linear(64, HIDDEN), nn.Linear(HIDDEN, CLASSES), between
+        if prepare is not None:
+            prepare(self)
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.last(self.between(self, self.first(inputs.flatten(1)).relu()))
+
+
+def max_norm_by_data(model: Any, hidden: Tensor) -> Tensor:
+    """The usual constraint of EEGNet, which gives the weight another storage."""
+    model.last.weight.data = torch.renorm(model.last.weight.data, p=2, dim=0, maxnorm=0.5)
+    return hidden
+
+
+def max_norm_in_place(model: Any, hidden: Tensor) -> Tensor:
+    with torch.no_grad():
+        model.last.weight.copy_(torch.renorm(model.last.weight, p=2, dim=0, maxnorm=0.5))
+    return hidden
+
+
+def running_mean(model: Any, hidden: Tensor) -> Tensor:
+    """A buffer that is given a new tensor in each step."""
+    if model.training:
+        model.mean = 0.5 * model.mean + 0.5 * hidden.detach().mean(dim=0)
+    return hidden - model.mean
+
+
+def follow_by_teacher(model: Any, hidden: Tensor) -> Tensor:
+    if model.training:
+        with torch.no_grad():
+            model.teacher.weight.mul_(0.9).add_(model.first.weight, alpha=0.1)
+    return hidden
+
+
+def unfreezes_later(model: Any, hidden: Tensor) -> Tensor:
+    model.calls += model.training
+    model.first.weight.requires_grad_(model.calls > 4)
+    return hidden
+
+
+def make_late(model: Any, hidden: Tensor) -> Tensor:
+    if model.late is None:
+        model.late = nn.Linear(HIDDEN, HIDDEN)
+    return model.late(hidden)
+
+
+def zero_gate(model: Any) -> None:
+    model.gate = nn.Parameter(torch.zeros(()))
+    nn.init.zeros_(model.last.weight)
+    nn.init.zeros_(model.last.bias)
+
+
+class InAList(nn.Module):
+    """Layers in a plain list; their parameters alone are registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(64, HIDDEN), nn.Linear(HIDDEN, CLASSES)]
+        self.held = nn.ParameterList([one for layer in self.layers for one in layer.parameters()])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers[1](self.layers[0](inputs.flatten(1)).relu())
+
+
+class TwoOutputs(nn.Module):
+    """Auxiliary logits in training alone, as Inception has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = sequential(nn.ReLU())
+
+    def forward(self, inputs: Tensor) -> Any:
+        logits = self.body(inputs)
+        return (logits, logits) if self.training else logits
+
+
 OUTSIDE: list[float] = []
 
 
@@ -336,6 +417,40 @@ KINDS: dict[str, Kind] = {
     "table made at the first call": Kind(Caches, "alone", "'table'"),
     "remembers outside of itself": Kind(
         lambda: Calls(remember_outside), "refused", r"model: must be a function of its inputs"
+    ),
+    "hook on a gradient": Kind(
+        lambda: Layer(lambda _, hidden: hidden, lambda m: m.first.weight.register_hook(lambda g: g * 0.5)),
+        "alone",
+        "a hook changes gradients",
+    ),
+    "weights of bounded norm, another storage": Kind(lambda: Layer(max_norm_by_data), "alone", "one by one"),
+    "weights of bounded norm, in place": Kind(lambda: Layer(max_norm_in_place), "alone", "one by one"),
+    "buffer that is given a new tensor": Kind(
+        lambda: Layer(running_mean, lambda m: m.register_buffer("mean", torch.zeros(HIDDEN))), "alone"
+    ),
+    "gate at zero": Kind(
+        lambda: Layer(lambda m, hidden: hidden + 20 * m.gate * (hidden - hidden.mean(dim=0)), zero_gate),
+        "alone",
+        "gradients differ",
+    ),
+    "frozen weights that follow": Kind(
+        lambda: Layer(follow_by_teacher, lambda m: setattr(m, "teacher", nn.Linear(64, HIDDEN).requires_grad_(False))),
+        "refused",
+        r"model: must not change what is frozen.*'teacher.weight'",
+    ),
+    "freezes as it runs": Kind(
+        lambda: Layer(lambda m, hidden: (m.first.requires_grad_(not m.training), hidden)[1]),
+        "refused",
+        r"model: must not change requires_grad as it runs.*'first.weight'",
+    ),
+    "a layer made at the first call": Kind(
+        lambda: Layer(make_late, lambda m: setattr(m, "late", None)),
+        "refused",
+        r"model: must have its parameters and buffers when it is built.*'late\.",
+    ),
+    "layers in a plain list": Kind(InAList, "refused", r"model: must read its parameters where they are registered"),
+    "two outputs in training": Kind(
+        TwoOutputs, "refused", r"model: must make logits \(3, 10\) of 3 inputs in training mode, got tuple"
     ),
     "float64": Kind(lambda: sequential().double(), "refused", r"model: must have float32 parameters, got float64"),
     "float16": Kind(lambda: sequential().half(), "refused", r"model: must have float32 parameters, got float16"),
