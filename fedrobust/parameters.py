@@ -61,7 +61,15 @@ def load_into(module: nn.Module, parameters: Mapping[str, Tensor], buffers: Buff
     own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     with torch.no_grad():
         for name, values in {**parameters, **buffers}.items():
-            own[name].copy_(values)
+            write_values(own[name], values)
+
+
+def write_values(target: Tensor, values: Tensor) -> None:
+    """Copy `values` into `target`; an expanded tensor, which cannot be written to, gets storage of its own."""
+    if any(step == 0 and size > 1 for size, step in zip(target.shape, target.stride(), strict=True)):
+        target.data = values.clone()
+    else:
+        target.copy_(values)
 
 
 def saved_tensors(model: nn.Module, parameters: Mapping[str, Tensor], buffers: Buffers) -> dict[str, Tensor]:

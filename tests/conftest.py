@@ -14,7 +14,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-_THREADED = {"_linalg", "aggregators", "contracts", "filters", "preaggregators", "server_optimizers", "statistics"}
+_THREADED = {"_linalg", "aggregators", "preaggregators", "server_optimizers"}
 """Folders of what runs on several threads, and must be tested so."""
 _RAY = ("test_ray.py", "test_attacks_on_engines.py", "test_flower_app.py", "test_quickstart_example.py")
 

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.data.files import DataError
+from fedrobust.notices import notice
+
+_DIMENSIONS = {"image": 3, "tabular": 1, "text": 1}
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -14,8 +17,12 @@ def check_dataset(dataset: Dataset) -> None:
         DataError: the first thing that is wrong, with part, index and value, and what is allowed.
     """
     name, shape = dataset.name, dataset.input_shape
+    if not isinstance(dataset.num_classes, int):
+        raise DataError(f"{name}: num_classes must be a whole number, got {dataset.num_classes!r}")
     if dataset.num_classes < 2:
         raise DataError(f"{name}: num_classes must be at least 2, got {dataset.num_classes}")
+    if dataset.kind not in _DIMENSIONS:
+        raise DataError(f"{name}: kind must be {', '.join(_DIMENSIONS)}, got {dataset.kind!r}")
     for part, examples in (("train", dataset.train), ("test", dataset.test)):
         if len(examples) == 0:
             raise DataError(f"{name}: {part} must hold examples, got none")
@@ -26,7 +33,7 @@ def check_dataset(dataset: Dataset) -> None:
             )
         _check_labels(name, part, examples, dataset.num_classes)
         _check_inputs(name, part, examples.inputs)
-    num_dimensions = {"image": 3, "tabular": 1, "text": 1}[dataset.kind]
+    num_dimensions = _DIMENSIONS[dataset.kind]
     if len(shape) != num_dimensions:
         raise DataError(f"{name}: inputs of kind {dataset.kind} must have {num_dimensions} dimensions, got {shape}")
     _check_normalisation(dataset)
@@ -67,8 +74,12 @@ def _check_inputs(name: str, part: str, inputs: Tensor) -> None:
 def _check_normalisation(dataset: Dataset) -> None:
     shape = dataset.model_shape
     for field, values in (("mean", dataset.mean), ("std", dataset.std)):
+        if not isinstance(values, Tensor):
+            raise DataError(f"{dataset.name}: {field} must be a tensor, got {type(values).__name__}")
         if not values.is_floating_point() or not bool(values.isfinite().all()):
             raise DataError(f"{dataset.name}: {field} must hold finite floating point numbers")
+        if values.dtype != torch.float32:
+            raise DataError(f"{dataset.name}: {field} must be float32, got {str(values.dtype).removeprefix('torch.')}")
         try:
             fits = tuple(torch.broadcast_shapes(values.shape, shape)) == shape
         except RuntimeError:
@@ -82,6 +93,17 @@ def _check_normalisation(dataset: Dataset) -> None:
         flat = dataset.std.flatten()
         index = int((flat <= 0).nonzero()[0])
         raise DataError(f"{dataset.name}: std must be positive, got {float(flat[index])} at index {index}")
+    largest = max(float(part.inputs.abs().max()) for part in (dataset.train, dataset.test)) + float(
+        dataset.mean.abs().max()
+    )
+    if largest / float(dataset.std.min()) > torch.finfo(torch.float32).max:
+        raise DataError(
+            f"{dataset.name}: std must not be so small that inputs overflow: they go up to {largest:g}, the least std "
+            f"is {float(dataset.std.min()):g}"
+        )
+    low, high = float(dataset.train.inputs.min()), float(dataset.train.inputs.max())
+    if dataset.kind == "image" and (low < 0 or high > 1):
+        notice(f"{dataset.name}: pixels lie in [{low:g}, {high:g}] and not in [0, 1], in which triggers are stamped")
 
 
 def _check_words(dataset: Dataset, vocabulary_size: int) -> None:

@@ -5,8 +5,8 @@ What a model cannot do at all is refused here; what it cannot do in a cohort is 
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from fedrobust.data.datasets import Dataset
 from fedrobust.error_text import reason_of
 from fedrobust.models.own_state import OwnState, put_back, remember
-from fedrobust.parameters import clone_buffers
+from fedrobust.parameters import clone_buffers, write_values
 from fedrobust.seeds import seeded_draws
 from fedrobust.training.loop import channels_last, model_inputs
 from fedrobust.types import Buffers
@@ -59,7 +59,8 @@ def examine_model(model: nn.Module, dataset: Dataset, *, try_cohort: bool) -> Mo
     kept, own, names, gradients = clone_buffers(model), OwnState(model), _names(model), _flags(model)
     was_training = model.training
     try:
-        with seeded_draws(dataset.train.inputs.device, 0, "examine"):
+        built = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+        with seeded_draws(dataset.train.inputs.device, 0, "examine"), _at(model, built):
             inputs = _readable(model, dataset)
             join_single = _needs_two(model, inputs)
             _check_names(model, names, gradients)
@@ -78,6 +79,9 @@ def examine_model(model: nn.Module, dataset: Dataset, *, try_cohort: bool) -> Mo
 
 
 def _check_numbers(model: nn.Module) -> None:
+    for name, buffer in model.named_buffers():
+        if buffer.layout != torch.strided:
+            raise ValueError(f"must have dense buffers, got {str(buffer.layout).removeprefix('torch.')} in {name!r}")
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     if not trained:
         raise ValueError("has nothing to train: its parameters are frozen (requires_grad=False), or there is none")
@@ -95,22 +99,32 @@ def _readable(model: nn.Module, dataset: Dataset) -> Tensor:
     n = len(dataset.train)
     size = min(n, 3)
     starts = sorted({0, (n - size) // 2, n - size})
-    model.eval()
+    does = "read"
     for start in starts:
+        model.eval()
         seen = channels_last(model_inputs(dataset, dataset.train.inputs[start : start + size]))
         try:
             with torch.no_grad():
                 logits = model(seen)
-        except (Exception, SystemExit) as error:  # whatever a module raises
+        except _RAISED as error:
             reason = reason_of(error)
             continue
         _check_logits(logits, size, dataset, "")
         model.train()
-        with suppress(*_RAISED), torch.no_grad():
-            logits = model(seen)
+        try:
+            with torch.no_grad():
+                logits = model(seen)
+        except _RAISED as error:
+            does, reason = "be trained on", reason_of(error)
+            continue
         _check_logits(logits, size, dataset, " in training mode")
+        try:
+            _step(model, dataset, seen)
+        except _RAISED as error:
+            does, reason = "be trained on", reason_of(error)
+            continue
         return seen
-    raise ValueError(f"cannot read inputs {tuple(seen.shape)} of dataset={dataset.name}: {reason}")
+    raise ValueError(f"cannot {does} inputs {tuple(seen.shape)} of dataset={dataset.name}: {reason}")
 
 
 def _check_logits(logits: Any, size: int, dataset: Dataset, mode: str) -> None:
@@ -122,17 +136,19 @@ def _check_logits(logits: Any, size: int, dataset: Dataset, mode: str) -> None:
 
 
 def _needs_two(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether one example alone gives an error, or logits of another shape (of a model that squeezes)."""
     model.train()
-    return len(inputs) > 1 and not _raises(lambda: model(inputs[:2])) and _raises(lambda: model(inputs[:1]))
 
+    def shape_of(num_examples: int) -> torch.Size | None:
+        try:
+            with torch.no_grad():
+                logits: Tensor = model(inputs[:num_examples])
+        except _RAISED:
+            return None
+        return logits.shape
 
-def _raises(call: Callable[[], Any]) -> bool:
-    try:
-        with torch.no_grad():
-            call()
-    except (Exception, SystemExit):
-        return True
-    return False
+    one, two = shape_of(1), shape_of(2)
+    return len(inputs) > 1 and two is not None and (one is None or one != (1, two[-1]))
 
 
 def _names(model: nn.Module) -> list[str]:
@@ -194,7 +210,7 @@ def _look(
     before, flags, names = _generators(), _flags(model), _names(model)
     try:
         first = _step(model, dataset, inputs)
-    except (Exception, SystemExit) as error:  # of these data, or of all: clients' own affair
+    except _RAISED as error:  # clients' own affair
         return None if may_raise else f"it cannot be tried on three examples ({reason_of(error)})"
     _check_names(model, names, flags)
     now = dict(model.named_parameters())
@@ -233,7 +249,7 @@ def _restore_buffers(model: nn.Module, buffers: Buffers) -> None:
         now = held.get(own)
         if now is not None and now.shape == values.shape and now.dtype == values.dtype:
             with torch.no_grad():
-                now.copy_(values)
+                write_values(now, values)
         else:
             held[own] = values.clone()
 
@@ -249,7 +265,7 @@ def _check_repeats(
             put_back(model)
             try:
                 found.append([*_step(model, dataset, inputs).values(), _logits(model, inputs)])
-            except (Exception, SystemExit):  # clients' own affair
+            except _RAISED:  # clients' own affair
                 return
     if not all(_is_close(first, second) for first, second in zip(*found, strict=True)):
         raise ValueError(
@@ -262,25 +278,27 @@ def _check_repeats(
 def _check_reached(model: nn.Module, inputs: Tensor, trained: Mapping[str, Tensor], buffers: Buffers) -> None:
     """Refuse a model that does not read its parameters where they are registered: evaluation would never see them."""
     other = {name: one + 0.1 * torch.randn_like(one) for name, one in trained.items()}
-    found: list[Tensor] = []
-    for _ in range(2):
-        with seeded_draws(inputs.device, 0, "reach"):
-            put_back(model)
-            model.eval()
-            with torch.no_grad():
-                if not found:
-                    found.append(
-                        functional_call(
-                            model, {name: one.clone() for name, one in {**other, **buffers}.items()}, (inputs,)
-                        )
-                    )
-                    continue
-                with _at(model, other):
-                    found.append(model(inputs))
-    if not _is_close(*found):
+    with seeded_draws(inputs.device, 0, "reach"), torch.no_grad():
+        put_back(model)
+        model.eval()
+        values = {name: one.clone() for name, one in {**other, **buffers}.items()}
+        try:
+            by_name = functional_call(model, values, (inputs,))
+        except _RAISED as error:
+            raise ValueError(
+                f"must run with parameters given by name (torch.func.functional_call): {reason_of(error)}"
+            ) from None
+        model.train()
+    with seeded_draws(inputs.device, 0, "reach"), torch.no_grad(), _at(model, other):
+        put_back(model)
+        model.eval()  # within: some merge weights then
+        set_in_place: Tensor = model(inputs)
+        model.train()
+    if not _is_close(by_name, set_in_place):
         raise ValueError(
             "must read its parameters where they are registered: with others by name (torch.func.functional_call) it "
-            "gives what it gave before; are layers kept in a list that is no nn.ModuleList?"
+            "does not give what it gives with the same ones in place; are layers kept in a list that is no "
+            "nn.ModuleList, or weights merged in eval()?"
         )
 
 
@@ -331,7 +349,7 @@ def _why_alone(
 
     try:
         shorter = _step(model, dataset, inputs[:short])
-    except (Exception, SystemExit) as error:
+    except _RAISED as error:
         return f"it cannot be tried on fewer examples ({reason_of(error)})"
     model.train()
     stacked = {name: one.expand(2, *one.shape).clone() for name, one in trained.items()}
@@ -339,7 +357,7 @@ def _why_alone(
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "There is a performance drop")  # one by one is as fast then, and exact
             found, _ = vmap(grad_and_value(loss))(stacked, batch, shares)
-    except (Exception, SystemExit) as error:
+    except _RAISED as error:
         return f"torch.func.vmap cannot run it ({reason_of(error)})"
     for client, gradients in enumerate((expected, shorter)):
         if not all(_is_close(found[name][client], gradient) for name, gradient in gradients.items()):

@@ -12,6 +12,7 @@ from fedrobust.config.building import ConfigError
 from fedrobust.config.component import component
 from fedrobust.config.compose import compose_config
 from fedrobust.data.datasets import Dataset, Digits, Examples
+from fedrobust.notices import collected_notices
 from fedrobust.scenario import build_scenario, prepare
 
 DIGITS = Digits().load(None, torch.device("cpu"))
@@ -98,6 +99,13 @@ WRONG: dict[str, tuple[Callable[[], Dataset], str]] = {
         r"labels of train must lie in 0\.\.9, got 10 at index",
     ),
     "fewer classes than labels": (changed(num_classes=7), r"labels of train must lie in 0\.\.6, got [789] at index"),
+    "classes as text": (changed(num_classes="10"), "num_classes must be a whole number, got '10'"),
+    "classes as a float": (changed(num_classes=10.0), r"num_classes must be a whole number, got 10\.0"),
+    "another kind": (changed(kind="table"), "kind must be image, tabular, text, got 'table'"),
+    "std as a list": (changed(std=[1.0]), "std must be a tensor, got list"),
+    "mean of float64": (changed(mean=torch.zeros(1, 1, 1).double()), "mean must be float32, got float64"),
+    "std of float16": (changed(std=torch.ones(1, 1, 1).half()), "std must be float32, got float16"),
+    "std next to nothing": (changed(std=torch.full((1, 1, 1), 1e-45)), "std must not be so small that inputs overflow"),
     "one class": (changed(num_classes=1), "num_classes must be at least 2, got 1"),
     "no class": (changed(num_classes=0), "num_classes must be at least 2, got 0"),
     "std 0": (changed(std=torch.zeros(1, 1, 1)), r"std must be positive, got 0\.0 at index 0"),
@@ -177,3 +185,15 @@ def test_large_numbers_are_numbers(value: float) -> None:
 
 def test_a_good_one_is_taken() -> None:
     prepare(replace(build_scenario(compose_config(["attack=none"])[0]), dataset=Own(dataset=lambda: DIGITS)))
+
+
+def test_pixels_beyond_those_of_a_trigger_are_pointed_out() -> None:
+    """A trigger's white is 1: on pixels of 0 to 255 nobody sees it, and who holds out against it shows nothing."""
+
+    def made() -> Dataset:
+        return replace(DIGITS, train=Examples(255 * DIGITS.train.inputs, DIGITS.train.labels))
+
+    scenario = build_scenario(compose_config(["num_clients=4", "attack.num_malicious=1"])[0])
+    with collected_notices() as said:
+        prepare(replace(scenario, dataset=Own(dataset=made)))
+    assert "digits: pixels lie in [0, 255] and not in [0, 1], in which triggers are stamped" in said

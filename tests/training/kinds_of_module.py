@@ -1,6 +1,7 @@
 """Modules of many kinds, as somebody might bring them, and what is expected of each."""
 
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -281,6 +282,56 @@ class TwoOutputs(nn.Module):
         return (logits, logits) if self.training else logits
 
 
+class Merges(nn.Module):
+    """A low-rank part, merged into a frozen weight in `eval()` and taken out in `train()`, as loralib does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = nn.Linear(64, CLASSES).requires_grad_(False)
+        self.down, self.up = nn.Parameter(0.1 * torch.randn(2, 64)), nn.Parameter(torch.zeros(CLASSES, 2))
+        self.is_merged = False
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        if mode == self.is_merged:
+            with torch.no_grad():
+                self.base.weight.add_(self.up @ self.down, alpha=-1.0 if mode else 1.0)
+            self.is_merged = not mode
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        flat = inputs.flatten(1)
+        return self.base(flat) if self.is_merged else self.base(flat) + flat @ self.down.T @ self.up.T
+
+
+class Ends(nn.Module):
+    """A model whose logits go through `end`."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor], prepare: Callable[[Any], Any] | None = None) -> None:
+        super().__init__()
+        self.body, self.end = sequential(nn.ReLU()), end
+        if prepare is not None:
+            prepare(self)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.end(self.body(inputs))
+
+
+def in_training(error: BaseException) -> Callable[[Any, Tensor], Tensor]:
+    def between(model: Any, hidden: Tensor) -> Tensor:
+        if model.training:
+            raise error
+        return hidden
+
+    return between
+
+
+def traced() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still in use
+        return torch.jit.trace(sequential(nn.ReLU()), torch.zeros(3, 1, 8, 8))
+
+
 OUTSIDE: list[float] = []
 
 
@@ -451,6 +502,44 @@ KINDS: dict[str, Kind] = {
     "layers in a plain list": Kind(InAList, "refused", r"model: must read its parameters where they are registered"),
     "two outputs in training": Kind(
         TwoOutputs, "refused", r"model: must make logits \(3, 10\) of 3 inputs in training mode, got tuple"
+    ),
+    "squeezes its logits": Kind(lambda: Ends(lambda logits: logits.squeeze()), "cohort"),
+    "an expanded buffer": Kind(
+        lambda: Ends(
+            lambda logits: logits, lambda m: m.register_buffer("table", torch.ones(1, HIDDEN).expand(4, HIDDEN))
+        ),
+        "alone",
+    ),
+    "an empty parameter": Kind(
+        lambda: Ends(lambda logits: logits, lambda m: setattr(m, "none", nn.Parameter(torch.empty(0)))), "cohort"
+    ),
+    "a sparse buffer": Kind(
+        lambda: Ends(lambda logits: logits, lambda m: m.register_buffer("adjacent", torch.eye(3).to_sparse())),
+        "refused",
+        r"model: must have dense buffers, got sparse_coo in 'adjacent'",
+    ),
+    "merges weights for evaluation": Kind(
+        Merges, "refused", r"model: must (read its parameters where they are|not change what is frozen)"
+    ),
+    "compiled to TorchScript": Kind(
+        traced,
+        "refused",
+        r"model: must run with parameters given by name",
+    ),
+    "raises in training": Kind(
+        lambda: Layer(in_training(RuntimeError("not in training"))),
+        "refused",
+        r"model: cannot be trained on inputs .*not in training",
+    ),
+    "raises a ValueError in training": Kind(
+        lambda: Layer(in_training(ValueError("not in training"))),
+        "refused",
+        r"model: cannot be trained on inputs .*not in training",
+    ),
+    "without gradients": Kind(
+        lambda: Ends(lambda logits: logits.detach()),
+        "refused",
+        r"model: cannot be trained on inputs .*does not require",
     ),
     "float64": Kind(lambda: sequential().double(), "refused", r"model: must have float32 parameters, got float64"),
     "float16": Kind(lambda: sequential().half(), "refused", r"model: must have float32 parameters, got float16"),
