@@ -67,8 +67,9 @@ def examine_model(model: nn.Module, dataset: Dataset, *, try_cohort: bool) -> Mo
             why_alone = None
             for number, values in enumerate(_points(model)):
                 with _at(model, values):
-                    found = _look(model, dataset, inputs, kept, own, try_cohort=try_cohort, may_raise=number > 0)
-                why_alone = why_alone or found
+                    why_alone = _look(model, dataset, inputs, kept, own, try_cohort=try_cohort, may_raise=number > 0)
+                if why_alone or not try_cohort:  # a second look would tell nothing more
+                    break
     finally:
         for name, one in model.named_parameters():
             one.requires_grad_(gradients.get(name, one.requires_grad))
