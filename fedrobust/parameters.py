@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedrobust.notices import notice
 from fedrobust.types import Buffers, Updates, Vector, Weights
 
 
@@ -111,5 +112,10 @@ def average_buffers(global_buffers: Buffers, client_buffers: Mapping[str, Tensor
             weights = shares[kept].to(device=stacked.device, dtype=stacked.dtype)
             merged[name] = torch.tensordot(weights / weights.sum(), stacked, dims=1).to(current.device)
         else:
+            if len(kept) and name in client_buffers and not name.endswith("num_batches_tracked"):
+                stacked = client_buffers[name][kept.to(client_buffers[name].device)]
+                if bool((stacked != current.to(stacked.device)).any()):
+                    kind = str(current.dtype).removeprefix("torch.")
+                    notice(f"buffer {name!r} ({kind}) stays as the server has it, whatever clients make of it")
             merged[name] = current.clone()
     return merged

@@ -19,7 +19,7 @@ from fedrobust.audit_command.command_output import (
 )
 from fedrobust.audit_command.model_files import read_weights
 from fedrobust.audit_command.picture_folder import read_picture_folder
-from fedrobust.audit_command.subject import Reading, RunSetting, Subject, build_part, read_subject
+from fedrobust.audit_command.subject import Reading, RunSetting, Subject, build_part, check_weights, read_subject
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.audits.base import DataAudit
 from fedrobust.audits.model import NeuralCleanse, NeuralCleanseReport, Unlearning, WatermarkOwnership, WeightHash
@@ -159,6 +159,11 @@ def audit_hash(options: argparse.Namespace) -> bool:
         ValueError: something cannot be read.
     """
     weights = read_weights(options.model / "model.safetensors" if options.model.is_dir() else options.model)
+    if options.model.is_dir() and options.expect is None:
+        try:
+            check_weights(weights, options.model)  # what is hashed now is what later models are compared with
+        except ValueError as error:
+            raise ValueError(f"{options.model}: {error}") from None
     known = WeightHash.of(weights)
     values: dict[str, Any] = {"audit": "weight_hash", "model_file": str(options.model), "weight_hash": known.to_json()}
     print(f"{len(weights)} tensors, SHA-256 {known.model}")

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fedrobust.data.examples import Examples
 from fedrobust.seeds import torch_generator
 
 _DEEPEST = 65_535
+_HIGHEST_LABEL = 100_000
+"""Of a subfolder that is called by a label: above it, a number is a date, or somebody's id."""
+_AS_SHOWN = 1
+"""The EXIF orientation of a picture that is stored as it is shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +84,27 @@ def _class_names(found: Sequence[str], classes: Sequence[str] | None, option: st
         if strange := sorted(set(found) - set(classes)):
             raise ValueError(f"{option}: has subfolders that --classes does not name: {', '.join(strange)}")
         return tuple(classes)
-    if all(name.isdecimal() and name == str(int(name)) for name in found):
-        return tuple(str(label) for label in range(max(map(int, found)) + 1))
-    return tuple(found)
+    if not all(is_label(name) for name in found):
+        return tuple(found)
+    highest = max(map(int, found))
+    if highest > _HIGHEST_LABEL:
+        raise ValueError(f"{option}: subfolder {highest} is no label; --classes gives the names in their order")
+    return tuple(str(label) for label in range(highest + 1))
+
+
+def is_label(name: str) -> bool:
+    """Whether a subfolder is called by the number of its label, as 7 and not as 07."""
+    return name.isdecimal() and name == str(int(name))
 
 
 def _read(path: Path, input_shape: tuple[int, int, int], option: str) -> torch.Tensor:
     channels, height, width = input_shape
     try:
         with Image.open(path) as file:
-            planes = _planes(file, channels)
+            if getattr(file, "n_frames", 1) > 1:
+                raise ValueError(f"it has {file.n_frames} frames; a picture has one")  # type: ignore[attr-defined]
+            turned = file.getexif().get(ExifTags.Base.Orientation, _AS_SHOWN) != _AS_SHOWN
+            planes = _planes(ImageOps.exif_transpose(file) if turned else file, channels)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{option}: cannot read {str(path)!r} ({' '.join(str(error).split())})") from None
     if planes[0].size != (width, height):
@@ -109,6 +124,10 @@ def _planes(image: Image.Image, channels: int) -> list[Image.Image]:
         deep = np.asarray(image, dtype=np.float64)
         if deep.min() < 0 or deep.max() > _DEEPEST:
             raise ValueError(f"its numbers lie in {deep.min():g}..{deep.max():g}; pictures have 8 or 16 bits")
+        if 0 < deep.max() < _DEEPEST / 8:
+            raise ValueError(
+                f"its numbers go up to {deep.max():g} of {_DEEPEST} in 16 bits: it holds fewer bits, or is nearly black"
+            )
         return [Image.fromarray((deep * (255 / _DEEPEST)).astype(np.float32))]
     if mode == "F":
         raise ValueError("it holds floating point numbers, whose scale is not known; pictures have 8 or 16 bits")

@@ -1,5 +1,7 @@
 """What `fedrobust-audit` audits: a model and pictures from files, or the model of a run's folder."""
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.audit_command.model_files import load_model, read_weights
-from fedrobust.audit_command.picture_folder import PictureFolder, read_picture_folder
+from fedrobust.audit_command.picture_folder import PictureFolder, is_label, read_picture_folder
 from fedrobust.audits.audited_model import AuditedModel
 from fedrobust.config.building import build
 from fedrobust.config.component import FieldError, check_fields
@@ -18,6 +20,7 @@ from fedrobust.data.datasets import DatasetSource
 from fedrobust.data.examples import Dataset, Examples
 from fedrobust.devices import select_device
 from fedrobust.models import Architecture
+from fedrobust.records.checkpoint import Checkpoint, CheckpointError
 from fedrobust.seeds import torch_generator
 from fedrobust.watermarks import NoWatermark, Watermark
 
@@ -185,15 +188,35 @@ class RunSetting:
         weights = path / "model.safetensors" if path.is_dir() else path
         try:
             module = self.architecture.build(self.dataset.model_shape, self.dataset.num_classes)
-            module.load_state_dict(read_weights(weights))
+            values = read_weights(weights)
+            module.load_state_dict(values)
+            if path.is_dir():
+                check_weights(values, path)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
         return AuditedModel(module.eval().to(self.dataset.train.inputs.device), self.dataset.normalise)
 
 
+def check_weights(values: Mapping[str, Tensor], folder: Path) -> None:
+    """Look whether a run's model is that of its last checkpoint, where there is one of its last round.
+
+    Raises:
+        ValueError: it is not.
+    """
+    rounds, path = folder / "rounds.jsonl", folder / "checkpoint.safetensors"
+    if not (rounds.is_file() and path.is_file()):
+        return
+    with contextlib.suppress(CheckpointError):
+        checkpoint = Checkpoint.read(path)
+        last = len(rounds.read_bytes().splitlines()) - 1
+        for name, kept in checkpoint.tensors.items() if checkpoint.round == last else ():
+            if name in values and not torch.equal(values[name].nan_to_num(), kept.nan_to_num()):
+                raise ValueError(f"model.safetensors does not fit checkpoint.safetensors: {name} is another")
+
+
 def _check_classes(folder: PictureFolder, num_classes: int) -> None:
     names = folder.class_names
-    if len(names) < num_classes and not all(name.isdecimal() for name in names):
+    if len(names) < num_classes and not all(is_label(name) for name in names):
         raise ValueError(
             f"--data: must have a subfolder for each of the model's {num_classes} classes, got {len(names)}, and their "
             "names do not say which are missing; --classes names all of them in the order of the model's labels"
@@ -245,4 +268,6 @@ def _device(name: str) -> torch.device:
 def _per_channel(option: str, values: Sequence[float], num_channels: int, device: torch.device) -> Tensor:
     if len(values) not in (1, num_channels):
         raise ValueError(f"{option}: must be one number, or one for each of {num_channels} channels, got {len(values)}")
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{option}: must be finite, got {list(values)}")
     return torch.tensor(list(values), dtype=torch.float32, device=device).view(-1, 1, 1)

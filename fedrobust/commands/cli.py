@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedrobust.commands.composition_errors import explain
 from fedrobust.config.building import ConfigError, Root, config_folder, plain, register_schema
 from fedrobust.config.compose import check_lists, chosen, settle
-from fedrobust.config.foreign import check_foreign, check_links, read_foreign, read_trust
+from fedrobust.config.foreign import check_entries, check_foreign, check_links, read_foreign, read_trust
 from fedrobust.config.settings import flat_settings
 from fedrobust.records.full_disk import explain_full_disk
 from fedrobust.records.lock import FolderInUseError, locked
@@ -199,6 +199,7 @@ def _resume(arguments: Sequence[str]) -> None:
     if not (folder.path / "config.yaml").is_file():
         raise ConfigError(f"resume: must be the folder of a run (no config.yaml in {str(folder.path)!r})")
     trust = read_trust(values.pop("trust")) if "trust" in values else ()
+    check_entries(folder.path)
     try:
         with locked(folder.path):
             message, code = _run_again(folder, values, resumption, trust)

@@ -39,6 +39,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         return f"{error.override}: cannot be read; allowed: {form}"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         key = "hydra.sweep.dir" if {"-m", "--multirun"} & set(arguments) else "hydra.run.dir"
+        key = "resume" if any(one.startswith("resume=") for one in arguments) else key
         return f"{key}: must be a folder that can be written, got {error.filename!r} ({error.strerror})"
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = several[1].partition("=")

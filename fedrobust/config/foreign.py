@@ -71,6 +71,24 @@ def check_foreign(config: Any, trust: Sequence[str], source: str, option: str = 
             raise ConfigError(clean_reason(f"{source}: {said}", _MAX_LINE))
 
 
+def check_entries(folder: Path) -> None:
+    """Refuse a run's folder in which something is neither a file nor a folder of its own.
+
+    A pipe would be waited for without end; a link out of the folder would be written through.
+
+    Raises:
+        ConfigError: with the first such entry.
+    """
+    inside = folder.resolve()
+    for path in sorted((*folder.iterdir(), *(folder / "control").glob("*"))):
+        if path.name in _LOGGED_TO or (path.name.startswith(".") and path.name.endswith(".tmp")):
+            continue  # links among these are looked at where they are used, or never followed
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise ConfigError(f"resume: {str(path)!r} is a link out of the folder, and is not written to")
+        if not (path.is_file() or path.is_dir()):
+            raise ConfigError(f"resume: {str(path)!r} must be a file or a folder")
+
+
 def check_links(folder: Path) -> None:
     """Refuse to log through links that lead out of a run's folder.
 

@@ -185,7 +185,9 @@ def play_round(federation: Federation) -> Generator[Order, Delivery, Row]:
         shares = weights if aggregate.shares is None else aggregate.shares
         step = step_size * aggregate.update.to(state.vector)
         state.vector = state.vector + step
-        state.buffers = average_buffers(state.buffers, collected.buffers, shares)
+        with collected_notices() as said:
+            state.buffers = average_buffers(state.buffers, collected.buffers, shares)
+        notices += [text for text in said if text not in notices]
         audit_memory = named_state(_AUDIT, state_of(_AUDIT, state.memory))
         state.memory = {**aggregate.state, **adversary.remember(corruption), **audit_memory}
     state.round_number = round_number

@@ -120,10 +120,9 @@ class MLflow:
         # The client, not mlflow.start_run: no active run in global state, no look at git, no system metrics.
         client = MlflowClient(tracking_uri=self.tracking_uri or _own_store(folder))
         note = folder.path / "mlflow_run.json"
-        if start_round and note.exists():
-            run_id = json.loads(note.read_text("utf-8"))["run_id"]
-            client.update_run(run_id, status="RUNNING")
-            return _MLflowRun(client, run_id)
+        if start_round and (known := _noted_run(note)) is not None:
+            client.update_run(known, status="RUNNING")
+            return _MLflowRun(client, known)
         run_id = client.create_run(self._experiment_id(client), run_name="/".join(_name_parts(folder))).info.run_id
         write_atomically(note, to_json({"run_id": run_id}).encode())
         parameters = [Param(name, str(value)) for name, value in _flatten(config)]
@@ -264,6 +263,17 @@ class _TensorBoardRun:
         for name, value in _metrics(summary or {}):
             self._writer.add_scalar(f"summary/{name}", value, self._last_round)
         self._writer.close()
+
+
+def _noted_run(note: Path) -> str | None:
+    """The id of the MLflow run that a folder's rounds went to; `None` where there is no note, or none to read."""
+    if not note.exists():
+        return None
+    try:
+        return str(json.loads(note.read_text("utf-8"))["run_id"])
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s cannot be read: a new run is begun in MLflow", note)
+        return None
 
 
 class _MLflowRun:

@@ -83,6 +83,9 @@ def _read(folder: Path) -> Run:
         status, reason = "failed", " ".join(str(_json(failure).get("reason", "no reason given")).split())
     elif summary.exists():
         status, reason = "finished", ""
+    found = _json(summary) if status == "finished" else {}
+    if status == "finished":
+        _check_summary(found, folder)
     environment = folder / "environment.json"
     return Run(
         folder=folder,
@@ -91,9 +94,26 @@ def _read(folder: Path) -> Run:
         seed=seed,
         status=status,
         reason=reason,
-        summary=_json(summary) if status == "finished" else {},
+        summary=found,
         started_at=str(_json(environment).get("started_at", "")) if environment.exists() else "",
     )
+
+
+def _check_summary(summary: Mapping[str, Any], folder: Path) -> None:
+    """Look whether a summary's figures are those of the last evaluation in rounds.jsonl, if there is one.
+
+    Raises:
+        ValueError: they are not.
+    """
+    path = folder / "rounds.jsonl"
+    rows: list[dict[str, Any]] = [json.loads(one) for one in path.read_bytes().splitlines()] if path.is_file() else []
+    last = next((row for row in reversed(rows) if row.get("clean_accuracy") is not None), None)
+    for name in ("clean_accuracy", "attack_success_rate"):
+        if last is not None and repr(summary.get(name)) != repr(last.get(name)):  # NaN is NaN
+            raise ValueError(
+                f"{folder / 'summary.json'}: does not fit rounds.jsonl: {name} is {summary.get(name)!r}, "
+                f"and {last.get(name)!r} in its last evaluation"
+            )
 
 
 def _changes(folder: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 A test names its fault by `@pytest.mark.fault(area, title, promised)`; tries are its parameters, or what the test counts
 by `count_tries`. By default every eighth try is run; `-m "slow or not slow"` runs all. The page:
 
-    pytest tests/faults --write-reliability
+    pytest -n0 tests/faults --write-reliability
 """
 
 import shutil
@@ -24,7 +24,7 @@ Each line is a fault that the tests in [tests/faults](../tests/faults) cause on 
 many different ways, what is promised, and how often it was kept. None may end in silence: a run goes on to the same
 bytes, or says in one line what is wrong and what to do. This page is written by
 
-    pytest tests/faults --write-reliability
+    pytest -n0 tests/faults --write-reliability
 
 and with `-m "slow or not slow"` there are more tries of kills and of flipped bits.
 

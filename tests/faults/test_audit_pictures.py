@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fedrobust.audit_command.command import main
 from fedrobust.audit_command.picture_folder import read_picture_folder
@@ -211,3 +211,39 @@ def test_no_verdict(
 def test_no_such_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--audit", "neural_cleanse", "--data", "pics"]) == 2
     assert f"there is no '{name}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_picture_that_the_camera_turned_is_read_as_it_looks(tmp_path: Path, orientation: int) -> None:
+    """Pillow's own transposition is the yardstick; a photograph is stored as the sensor lay."""
+    (tmp_path / "0").mkdir()
+    path = tmp_path / "0" / "a.png"
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(bits(8)).save(path, exif=exif)
+    with Image.open(path) as file:
+        looks = np.asarray(ImageOps.exif_transpose(file), dtype=np.float32) / 255
+    read = read_picture_folder(tmp_path, (1, *looks.shape[:2]), None, 0).examples.inputs[0, 0].numpy()
+    np.testing.assert_allclose(read, looks if looks.ndim == 2 else looks[..., 0], atol=0.01)
+
+
+@pytest.mark.parametrize(("form", "frames"), [("webp", 2), ("tiff", 3)])
+def test_a_picture_of_several_frames_is_refused(tmp_path: Path, form: str, frames: int) -> None:
+    (tmp_path / "0").mkdir()
+    pictures = [Image.fromarray(bits(8) // (1 + number)) for number in range(frames)]
+    pictures[0].save(tmp_path / "0" / f"a.{form}", save_all=True, append_images=pictures[1:])
+    with pytest.raises(ValueError, match=f"it has {frames} frames; a picture has one"):
+        read_picture_folder(tmp_path, (1, 8, 8), None, 0)
+
+
+def test_a_picture_of_fewer_bits_than_its_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    Image.fromarray(bits(8).astype(np.uint16) * 16).save(tmp_path / "0" / "a.png")
+    with pytest.raises(ValueError, match="it holds fewer bits, or is nearly black"):
+        read_picture_folder(tmp_path, (1, 8, 8), None, 0)
+
+
+def test_a_folder_called_by_a_date_is_no_label(tmp_path: Path) -> None:
+    write(tmp_path, "20241231", "20250101")
+    with pytest.raises(ValueError, match="subfolder 20250101 is no label; --classes gives the names in their order"):
+        read_picture_folder(tmp_path, (1, 8, 8), None, 0)

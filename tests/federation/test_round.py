@@ -302,3 +302,18 @@ def test_what_attackers_compute_is_no_time_of_the_rule():
     row = finish(round_, Delivery([reply(range(4), updates_of(4), [1, 1, 1, 1])], [], 1.0))
     assert row["seconds_attack"] >= 0.1
     assert row["seconds_aggregation"] < 0.1
+
+
+def test_a_flag_that_clients_set_stays_the_servers_and_is_pointed_out():
+    """As the flag of a layer that initialises itself: it would do so in every round."""
+    one = federation(norm=True)
+    one.model.register_buffer("is_initialised", torch.tensor(False))
+    one.state.buffers["is_initialised"] = torch.tensor(False)
+    round_ = play_round(one)
+    next(round_)
+    stacked = {name: torch.stack([values] * 4) for name, values in one.state.buffers.items()}
+    stacked["is_initialised"] = torch.tensor([True, True, False, True])
+    stacked["1.num_batches_tracked"] += 5
+    row = finish(round_, Delivery([reply(range(4), updates_of(4, 10), [1, 1, 1, 1], **stacked)], [], 1.0))
+    assert row["notices"] == ["buffer 'is_initialised' (bool) stays as the server has it, whatever clients make of it"]
+    assert not bool(one.state.buffers["is_initialised"])
