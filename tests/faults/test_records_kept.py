@@ -139,7 +139,9 @@ def test_a_link(tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str],
         assert_same_run(tmp_path / "run", whole)
 
 
-@pytest.mark.fault("Configs", "a password or token in the config", "it stays in config.yaml and what Hydra writes, and nowhere else")
+@pytest.mark.fault(
+    "Configs", "a password or token in the config", "it stays in config.yaml and in .hydra, and nowhere else"
+)
 @pytest.mark.parametrize(
     ("uri", "secret"),
     [
