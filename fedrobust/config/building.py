@@ -6,6 +6,7 @@ the component it names. What is wrong is told in one line with the key, the valu
 
 import dataclasses
 import difflib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -169,11 +170,15 @@ def check_root(values: Mapping[str, Any], scenario: type[Any]) -> None:
 
 
 def _locate(target: Any, path: str) -> Any:
+    said = logging.getLogger("hydra.utils")  # it logs what it raises, over several lines
+    was_disabled, said.disabled = said.disabled, True
     try:
         found = hydra.utils.get_object(str(target))
     except Exception as error:  # whatever the import of a module may raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}._target_: cannot import {target!r} ({reason})") from None
+    finally:
+        said.disabled = was_disabled
     is_ours, module = str(target).startswith("fedrobust."), str(getattr(found, "__module__", ""))
     if is_ours and not module.startswith("fedrobust."):  # reached by way of what a module of ours imports
         raise ConfigError(f"{path}._target_: must name a component of fedrobust, got {target!r}, which is {module}'s")

@@ -88,3 +88,12 @@ def test_an_edited_model(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "model.safetensors does not fit checkpoint.safetensors" in lines[0]
+
+
+@pytest.mark.parametrize("target", ["fedrobust.nothing.X", "fedrobust.aggregators.Nothing", "fedrobust.models..MLP"])
+def test_a_component_that_there_is_not(half: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
+    config = (half / "config.yaml").read_text()
+    (half / "config.yaml").write_text(config.replace("fedrobust.models.MLP", target))
+    code, said = command([f"resume={half}"], capsys)
+    assert_one_line(code, said)
+    assert target in said
