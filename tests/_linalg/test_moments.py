@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust._linalg import rows
 from fedrobust._linalg.moments import Moments
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics import rows
 
 
 def check(moments: Moments, points: Tensor, weights: Tensor) -> None:

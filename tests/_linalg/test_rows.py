@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedrobust._linalg import rows
 from fedrobust._linalg.rows import distances_from, project_rows, weighted_row_mean
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics import rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

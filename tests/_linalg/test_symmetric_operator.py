@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust._linalg import symmetric_operator
 from fedrobust._linalg.symmetric_operator import apply_fourth_moment, top_polynomials
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics import symmetric_operator
 
 
 def whitened_sample(n: int, d: int) -> Tensor:

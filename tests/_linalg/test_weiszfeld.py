@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrobust._linalg import weiszfeld
 from fedrobust._linalg.columns import Shards
 from fedrobust._linalg.gram import weighted_combination
 from fedrobust._linalg.kernels import block_sums
 from fedrobust._linalg.weiszfeld import geometric_median_weights
 from fedrobust.seeds import torch_generator
-from fedrobust.statistics import weiszfeld
 
 EXACT = {"smoothing": 1e-6, "tolerance": 1e-12, "max_iterations": 1000}
 

@@ -11,8 +11,8 @@ from flwr.serverapp.server_app import ServerApp
 from fedrobust.config.building import ConfigError
 from fedrobust.config.compose import compose_overrides
 from fedrobust.engines.local import LocalGrid
-from fedrobust.flower import server_app
 from fedrobust.flower.apps import make_client_app
+from fedrobust.flower_app import server_app
 from fedrobust.records.run_folder import RunFolder
 from fedrobust.scenario import build_scenario, prepare_clients
 

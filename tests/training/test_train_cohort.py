@@ -225,7 +225,7 @@ def test_cohort_size_on_a_cpu_goes_by_the_matrix() -> None:
 
 def test_cohort_size_is_bounded_by_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logistic on 784 pixels in batches of 8: 4 (4 * 7850 + 4 * 8 * (784 + 10)) = 227,232 bytes a client, of half."""
-    from fedrobust.clients import cohort_size as module
+    from fedrobust.training import cohort_size as module
 
     monkeypatch.setattr(module, "_free_bytes", lambda device: 2 * 227_232 * 5)
     model, cpu = Logistic().build((784,), 10), torch.device("cpu")
