@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import ortho_group
 
+from fedrobust._linalg import rows
 from fedrobust.seeds import numpy_generator
-from fedrobust.statistics import MeanEstimate, bounded_covariance_mean, covariance_agnostic_mean, rows
+from fedrobust.statistics import MeanEstimate, bounded_covariance_mean, covariance_agnostic_mean
 from fedrobust.statistics.moments.soft_mean import Scoring
 
 Array = NDArray[np.float64]
