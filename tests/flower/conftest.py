@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """Flower's home is in `tmp_path`, and nothing is asked of or reported to the network."""
     settings = {"FLWR_HOME": str(tmp_path / "flower"), "FLWR_TELEMETRY_ENABLED": "0"}
     settings |= {"FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    settings["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # activated or not
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | settings
 
 
