@@ -84,7 +84,8 @@ def test_an_edited_model(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     values[key].flatten()[0] += 1e-3
     save_file(values, folder / "model.safetensors")
     capsys.readouterr()
-    assert audit([str(folder), "--audit", "weight_hash"]) == 2
+    assert audit([str(folder), "--audit", "weight_hash", "--out", str(tmp_path / "audit")]) == 2
+    assert not (tmp_path / "audit").exists()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "model.safetensors does not fit checkpoint.safetensors" in lines[0]
